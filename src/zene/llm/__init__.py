@@ -1,0 +1,1 @@
+"""The seam to model providers: one request in, a stream of typed outputs out."""
