@@ -1,0 +1,75 @@
+"""The bus is speed, the store is truth: whatever it loses costs a delay and never an event or a task.
+
+Publishing may fail and then says so only in the log; reading from the store repairs it.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from zene.domain.events import ItemDelta
+
+
+class Live(Struct, frozen=True):
+    """An event on its way to followers: `body` is the whole envelope as JSON. `durable` ones have an SSE id."""
+
+    seq: int
+    type: str
+    durable: bool
+    body: bytes
+
+
+class Signal(Struct, frozen=True, kw_only=True):
+    """A word to the worker that holds a session. The store has it already: a lost signal is found by the sweep."""
+
+    kind: Literal["cancel", "steer", "delete"]
+    session_id: str
+    task_id: str | None = None
+
+
+class Subscription(Protocol):
+    """Live events of one session since it was opened. Bounded: one that lags ends with `lagged` set,
+    and its reader goes on from the store.
+    """
+
+    lagged: bool
+
+    def __aiter__(self) -> AsyncIterator[Live]: ...
+
+    async def next(self, timeout_seconds: float) -> Live | None:
+        """The next event; None when the time is up or the subscription has ended."""
+        ...
+
+
+class Bus(Protocol):
+    """Closing it twice is harmless."""
+
+    async def publish(self, session_id: str, events: Sequence[Live]) -> None:
+        """Hand durable events to followers, after their commit. Never raises for a failing bus."""
+        ...
+
+    async def publish_delta(self, session_id: str, delta: ItemDelta, live: Live) -> None:
+        """Hand a delta to followers and keep the item's text so far until its item.completed is published."""
+        ...
+
+    async def drafts(self, session_id: str) -> list[ItemDelta]:
+        """The text so far of each open item, as one delta at offset 0 each."""
+        ...
+
+    def subscribe(self, session_id: str) -> AbstractAsyncContextManager[Subscription]: ...
+
+    async def wake(self) -> None:
+        """Tell workers that something may be ready in the store."""
+        ...
+
+    async def wakened(self, timeout_seconds: float) -> bool:
+        """Wait for `wake`; False when the time is up. A wake while nobody waits is kept, once."""
+        ...
+
+    async def signal(self, signal: Signal) -> None: ...
+
+    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]: ...
+
+    async def close(self) -> None: ...

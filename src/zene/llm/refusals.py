@@ -1,0 +1,149 @@
+"""What a provider's refusal means: its status and its error body become one of the codes of `llm.base`.
+
+The providers' own words are kept in the message, since only they say what to mend; the key is taken
+out of them, control characters too, and they are cut.
+"""
+
+import re
+from collections.abc import Mapping
+
+from msgspec import DecodeError, Struct, convert
+from msgspec.json import Decoder
+
+from zene.domain.errors import ModelError
+
+_WORDS_LIMIT = 500
+_TOO_LONG = re.compile(
+    r"context[ _]length|context window|context limit|available context|maximum context"
+    r"|prompt is too long|input is too long|too many (input )?tokens|exceeds? the (model'?s )?(max|limit)",
+    re.IGNORECASE,
+)
+_NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credits_exhausted"})
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+# Error types that a provider sends inside a stream whose status was 200.
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "api_error": 500,
+    "server_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """A provider's no: HTTP status (or what its error type stands for), its error code and its words."""
+
+    status: int
+    kind: str
+    words: str
+    retry_after: float | None = None
+    may_retry: bool = True
+    request_id: str = ""
+
+
+class _ErrorBody(Struct):
+    error: object = None
+    message: str | None = None
+    detail: object = None
+
+
+class _Error(Struct):
+    type: str | None = None
+    code: str | int | None = None
+    message: str | None = None
+
+
+_BODY = Decoder(_ErrorBody, strict=False)
+
+
+def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
+    """The refusal in an answer that is not a stream; `headers` has lower-case names."""
+    kind, words = _kind_and_words(body)
+    return Refusal(
+        status=status,
+        kind=kind,
+        words=words or body.decode("utf-8", "replace"),
+        retry_after=_seconds(headers.get("retry-after", "")),
+        may_retry=headers.get("x-should-retry", "true") != "false",
+        request_id=headers.get("x-request-id", "") or headers.get("request-id", ""),
+    )
+
+
+def refusal_in_stream(error: object) -> Refusal:
+    """The refusal that the `error` member of a stream's event tells of."""
+    kind, words = _read_error(error)
+    return Refusal(status=_STATUS_OF_TYPE.get(kind, 500), kind=kind, words=words)
+
+
+def model_error(refusal: Refusal, *, hint: str = "", secret: str = "") -> ModelError:
+    """The error to raise; `hint` is what Zene adds for people, `secret` never shows in the message."""
+    code, is_retryable = _meaning(refusal)
+    words = refusal.words.replace(secret, "…") if secret else refusal.words
+    words = _UNPRINTABLE.sub(" ", words).strip()[:_WORDS_LIMIT]
+    message = f"The model's server answered {refusal.status}: {words or 'no reason given'}"
+    return ModelError(
+        f"{message} ({hint})" if hint else message,
+        code=code,
+        details={"status": refusal.status, "type": refusal.kind, "request_id": refusal.request_id},
+        retryable=is_retryable and refusal.may_retry,
+        retry_after=refusal.retry_after,
+    )
+
+
+def _meaning(refusal: Refusal) -> tuple[str, bool]:
+    """The error code, and whether the same call may succeed later."""
+    status = refusal.status
+    if status < 400:
+        return "model_bad_response", False
+    if status >= 500 or status == 408:
+        return "model_overloaded", True
+    if status == 429:
+        return "model_rate_limited", refusal.kind not in _NO_CREDIT
+    if status == 413 or (status in (400, 422) and _is_too_long(refusal)):
+        return "model_context_too_long", False
+    if refusal.kind == "model_not_found":
+        return "model_not_found", False
+    plain = {401: "model_unauthorized", 403: "model_unauthorized", 404: "model_not_found"}
+    return plain.get(status, "model_rejected"), False
+
+
+def _is_too_long(refusal: Refusal) -> bool:
+    return refusal.kind == "context_length_exceeded" or bool(_TOO_LONG.search(refusal.words))
+
+
+def _kind_and_words(body: bytes) -> tuple[str, str]:
+    try:
+        answer = _BODY.decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return "", ""
+    if answer.error is not None:
+        return _read_error(answer.error)
+    return "", answer.message or str(answer.detail or "")
+
+
+def _read_error(error: object) -> tuple[str, str]:
+    if isinstance(error, str):
+        return "", error
+    try:
+        known = convert(error, _Error)
+    except DecodeError:
+        return "", str(error)
+    kind = known.code if isinstance(known.code, str) and known.code else known.type
+    return kind or "", known.message or ""
+
+
+def _seconds(value: str) -> float | None:
+    """Retry-After in seconds; the form that is a date is as good as absent."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 1e9 else None

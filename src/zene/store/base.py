@@ -1,0 +1,67 @@
+"""One copy of every query: what a unit of work is, and who runs it.
+
+A unit of work is a plain generator function. It yields `Query`s, receives their rows and returns its
+result. It has no other effect and may be called anew for another attempt, so times and ids come in as
+arguments. SQLite drives units inside SAVEPOINTs of a group commit; PostgreSQL one transaction each.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy.sql.base import Executable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Row = Sequence[Any]
+Rows = Sequence[Row]
+
+
+class Statement:
+    """A SQLAlchemy Core statement, built once with bound parameters and compiled once per dialect."""
+
+    __slots__ = ("compiled", "expression")
+
+    def __init__(self, expression: Executable) -> None:
+        self.expression = expression
+        self.compiled: dict[str, Any] = {}
+
+    def __call__(self, **parameters: Any) -> "Query":
+        """The statement with its values, to be yielded by a unit."""
+        return Query(self, (parameters,))
+
+    def many(self, parameters: Sequence[Mapping[str, Any]]) -> "Query":
+        """The statement once for each set of values; yields no rows."""
+        return Query(self, parameters)
+
+
+class Query(NamedTuple):
+    """What a unit yields."""
+
+    statement: Statement
+    parameters: Sequence[Mapping[str, Any]]
+
+
+Unit = Generator[Query, Rows, T]
+
+
+class Store(Protocol):
+    """Where the truth is. Closing it twice is harmless; using it afterwards raises Unavailable."""
+
+    async def migrate(self) -> None:
+        """Bring the schema to this release's. Raises SetupError for a schema newer than this release."""
+        ...
+
+    async def write(
+        self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit and commit it; when this returns, the effect is on disk. A unit that raises leaves
+        nothing behind, and its error comes out here. Raises Unavailable.
+        """
+        ...
+
+    async def read(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit that only reads, beside the writer, on one consistent snapshot. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""What the agent can do, through the operations it is handed."""

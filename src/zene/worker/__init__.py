@@ -1,0 +1,1 @@
+"""From a queued task to its last event."""
