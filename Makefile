@@ -1,0 +1,78 @@
+# The targets a person and CI use. Stamp files inside .venv keep a second run from installing again;
+# what `make dev` installs is a superset of what `make up` needs, so both share one .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+CODE := $(wildcard src tests benchmarks)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: setup ## Start Zene on this machine, installing what is missing (ARGS="--port 8421")
+	@exec $(BIN)/zene up $(ARGS)
+
+.PHONY: setup
+setup: system-packages .venv/.run ## Install everything `make up` needs, without starting it
+
+.PHONY: dev
+dev: .venv/.dev ## Install what the checks and tests need into .venv
+
+.PHONY: test
+test: system-packages .venv/.dev ## Run all tests (ARGS="tests/unit -x")
+	@$(BIN)/python -m pytest $(ARGS) </dev/null
+
+.PHONY: coverage
+coverage: system-packages .venv/.dev ## Run all tests and say which lines they do not reach
+	@$(BIN)/python -m pytest --cov $(ARGS) </dev/null
+
+.PHONY: check
+check: .venv/.dev ## Check format, lint, types, import contracts, unused code and dependencies
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/vulture
+	$(BIN)/deptry src
+
+.PHONY: format
+format: .venv/.dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format --quiet
+
+.PHONY: bench
+bench: system-packages .venv/.dev ## Measure Zene against the bare loop (ARGS="--help")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: lock
+lock: .venv/.dev ## Lock the dependencies anew after a change in pyproject.toml (ARGS="--upgrade")
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock $(ARGS)
+
+.PHONY: uninstall
+uninstall: ## Remove what Zene set up outside and inside the checkout (PURGE=1: its data too)
+	@PURGE="$(PURGE)" scripts/uninstall
+
+.PHONY: system-packages
+system-packages:
+	@scripts/system-packages
+
+.venv/bin/python:
+	@scripts/create-venv
+
+.venv/.run: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the locked dependencies into .venv"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the locked dependencies for development into .venv"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@ .venv/.run
