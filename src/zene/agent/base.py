@@ -1,36 +1,18 @@
 """What the agent loop is handed and what it gives back: it knows neither bus, store nor server.
 
 The loop yields `Batch`es. Each is committed whole, and published, before the loop is resumed; the answer
-to a batch that reserves tokens is a `Grant`. It never yields inside a scope that it would have to leave
+to a batch that reserves tokens is a `Grant` (`domain.situation`). It never yields inside a scope that it would have to leave
 for a cancel, and holds no state that the stored history does not, so it can be ended after any batch
 and started again on what is stored.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
-from zene.domain.approvals import Approval
 from zene.domain.events import Draft
-from zene.domain.messages import Item, ToolResult, Usage
-from zene.domain.sessions import ApprovalPolicy
-from zene.domain.tasks import Task
-
-
-class Granted(Struct, frozen=True):
-    """The call may be made, with this output cap."""
-
-    max_output_tokens: int
-
-
-class Refused(Struct, frozen=True):
-    """It may not: wait until other reservations are settled, or end as budget_exhausted."""
-
-    why: Literal["wait", "exhausted"]
-
-
-Grant = Granted | Refused
+from zene.domain.messages import ToolResult
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -44,27 +26,6 @@ class Batch(Struct, frozen=True, kw_only=True):
     drafts: Sequence[Draft]
     intents: Sequence[str] = ()
     reserve: int | None = None
-
-
-class Situation(Struct, frozen=True, kw_only=True):
-    """What the store holds when the loop starts. `items` is the session's whole history since its last
-    compaction, oldest first, calls without result included.
-
-    `begun` are open calls (item ids) whose intent was committed by an earlier run: they may have happened.
-    `approvals` are this task's, by item id; `rules` the tools allowed for the session.
-    `step` is the last step begun, `usage` the task's so far, `counted` the provider's last input count and
-    the number of items it covered, None before the first call of this model.
-    """
-
-    task: Task
-    policy: ApprovalPolicy
-    items: Sequence[Item]
-    begun: frozenset[str] = frozenset()
-    approvals: Mapping[str, Approval] = {}
-    rules: frozenset[str] = frozenset()
-    step: int = 0
-    usage: Usage = Usage()
-    counted: tuple[int, int] | None = None
 
 
 class Finished(Struct, frozen=True, kw_only=True):
