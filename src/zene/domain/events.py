@@ -23,7 +23,7 @@ class _Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: ClassVar[str]
 
 
-class SessionCreated(_Body):
+class SessionCreated(_Body, frozen=True, kw_only=True):
     """A session began."""
 
     type = "session.created"
@@ -32,7 +32,7 @@ class SessionCreated(_Body):
     model: str
 
 
-class SessionUpdated(_Body):
+class SessionUpdated(_Body, frozen=True, kw_only=True):
     """Its title or settings changed; only what changed is set."""
 
     type = "session.updated"
@@ -42,13 +42,13 @@ class SessionUpdated(_Body):
     approval_policy: str | None = None
 
 
-class SessionDeleted(_Body):
+class SessionDeleted(_Body, frozen=True, kw_only=True):
     """It was deleted: the last event of a log, published and then gone with the rest."""
 
     type = "session.deleted"
 
 
-class TaskQueued(_Body):
+class TaskQueued(_Body, frozen=True, kw_only=True):
     """A task was accepted; `position` is its place in the queue, 0 when it is next."""
 
     type = "task.queued"
@@ -56,7 +56,7 @@ class TaskQueued(_Body):
     position: int = 0
 
 
-class TaskStarted(_Body):
+class TaskStarted(_Body, frozen=True, kw_only=True):
     """A worker took it."""
 
     type = "task.started"
@@ -64,7 +64,7 @@ class TaskStarted(_Body):
     worker: str
 
 
-class TaskPhase(_Body):
+class TaskPhase(_Body, frozen=True, kw_only=True):
     """How far its preparation is; `ms` since the phase before."""
 
     type = "task.phase"
@@ -72,14 +72,14 @@ class TaskPhase(_Body):
     ms: int
 
 
-class TaskWaiting(_Body):
+class TaskWaiting(_Body, frozen=True, kw_only=True):
     """It waits and holds no worker."""
 
     type = "task.waiting"
     on: Literal["approval", "input", "quota", "pause"]
 
 
-class TaskResumed(_Body):
+class TaskResumed(_Body, frozen=True, kw_only=True):
     """It is queued again; `reason` is approval, hand_over, lease_expired, quota or pause."""
 
     type = "task.resumed"
@@ -94,7 +94,7 @@ class ErrorBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retryable: bool = False
 
 
-class TaskFinished(_Body):
+class TaskFinished(_Body, frozen=True, kw_only=True):
     """The one end of a task. `cost` is in US dollars, absent where the model has no price."""
 
     type = "task.finished"
@@ -104,14 +104,14 @@ class TaskFinished(_Body):
     cost: float | None = None
 
 
-class StepStarted(_Body):
+class StepStarted(_Body, frozen=True, kw_only=True):
     """A model call begins."""
 
     type = "step.started"
     model: str
 
 
-class StepRetry(_Body):
+class StepRetry(_Body, frozen=True, kw_only=True):
     """It failed before its first output and is made again."""
 
     type = "step.retry"
@@ -120,7 +120,7 @@ class StepRetry(_Body):
     reason: str
 
 
-class StepFinished(_Body):
+class StepFinished(_Body, frozen=True, kw_only=True):
     """It ended. `stop_reason` is end, tool_calls, length, refusal, cancelled or error."""
 
     type = "step.finished"
@@ -129,7 +129,7 @@ class StepFinished(_Body):
     cost: float | None = None
 
 
-class ItemStarted(_Body):
+class ItemStarted(_Body, frozen=True, kw_only=True):
     """An item began; for calls with name and whole arguments."""
 
     type = "item.started"
@@ -140,7 +140,7 @@ class ItemStarted(_Body):
     arguments: Raw | None = None
 
 
-class ItemDelta(_Body):
+class ItemDelta(_Body, frozen=True, kw_only=True):
     """Fleeting: the text of the item from `offset` (Unicode code points) on is replaced by this."""
 
     type = "item.delta"
@@ -151,7 +151,7 @@ class ItemDelta(_Body):
     stream: str | None = None
 
 
-class ItemCompleted(_Body):
+class ItemCompleted(_Body, frozen=True, kw_only=True):
     """The authoritative end of an item. Messages have `text`; calls name, arguments, output and more."""
 
     type = "item.completed"
@@ -176,7 +176,7 @@ class PlanEntry(Struct, frozen=True, kw_only=True):
     status: Literal["pending", "in_progress", "completed"]
 
 
-class ApprovalRequested(_Body):
+class ApprovalRequested(_Body, frozen=True, kw_only=True):
     """A call waits for a person."""
 
     type = "approval.requested"
@@ -189,7 +189,7 @@ class ApprovalRequested(_Body):
     expires_at: str
 
 
-class ApprovalDecided(_Body):
+class ApprovalDecided(_Body, frozen=True, kw_only=True):
     """A person answered."""
 
     type = "approval.decided"
@@ -200,7 +200,7 @@ class ApprovalDecided(_Body):
     note: str = ""
 
 
-class ApprovalExpired(_Body):
+class ApprovalExpired(_Body, frozen=True, kw_only=True):
     """Nobody answered in time, or the task ended first."""
 
     type = "approval.expired"
@@ -215,7 +215,7 @@ class ChangedFile(Struct, frozen=True, kw_only=True):
     removed: int
 
 
-class DiffUpdated(_Body):
+class DiffUpdated(_Body, frozen=True, kw_only=True):
     """The workspace's difference from its baseline."""
 
     type = "diff.updated"
@@ -224,7 +224,7 @@ class DiffUpdated(_Body):
     removed: int
 
 
-class SandboxState(_Body):
+class SandboxState(_Body, frozen=True, kw_only=True):
     """The sandbox was started, or is gone."""
 
     type = "sandbox.state"
@@ -232,21 +232,21 @@ class SandboxState(_Body):
     ms: int | None = None
 
 
-class QueueChanged(_Body):
+class QueueChanged(_Body, frozen=True, kw_only=True):
     """Fleeting: a queued task's place."""
 
     type = "queue.changed"
     position: int
 
 
-class UsageUpdated(_Body):
+class UsageUpdated(_Body, frozen=True, kw_only=True):
     """Fleeting: tokens of the running task so far."""
 
     type = "usage.updated"
     usage: Usage
 
 
-class Snapshot(_Body):
+class Snapshot(_Body, frozen=True, kw_only=True):
     """Fleeting: the session's state at `seq`, for late joiners and cursors that cannot be followed."""
 
     type = "snapshot"
@@ -266,7 +266,9 @@ FLEETING: frozenset[str] = frozenset({"item.delta", "queue.changed", "usage.upda
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """An event before it has a place in the log. `content` is what the history keeps of a completed item."""
+    """An event before it has a place in the log. `content` is what the history keeps of
+    an item: set on ItemCompleted, and on the ItemStarted of a call (its result still None).
+    """
 
     body: Body
     task_id: str | None = None
