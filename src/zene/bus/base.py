@@ -7,18 +7,37 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
+import msgspec
 from msgspec import Struct
 
-from zene.domain.events import ItemDelta
+from zene.domain.events import FLEETING, Event, ItemDelta
 
 
 class Live(Struct, frozen=True):
-    """An event on its way to followers: `body` is the whole envelope as JSON. `durable` ones have an SSE id."""
+    """An event on its way to followers: `body` is the whole envelope as JSON.
+
+    `durable` ones have an SSE id. `completes` is the item whose text so far is no longer needed.
+    """
 
     seq: int
     type: str
     durable: bool
     body: bytes
+    completes: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def live(event: Event) -> Live:
+    """The event as followers get it."""
+    return Live(
+        event.seq,
+        event.type,
+        event.type not in FLEETING,
+        _encoder.encode(event),
+        event.item_id if event.type == "item.completed" else None,
+    )
 
 
 class Signal(Struct, frozen=True, kw_only=True):
@@ -58,7 +77,9 @@ class Bus(Protocol):
         """The text so far of each open item, as one delta at offset 0 each."""
         ...
 
-    def subscribe(self, session_id: str) -> AbstractAsyncContextManager[Subscription]: ...
+    def subscribe(self, session_id: str) -> AbstractAsyncContextManager[Subscription]:
+        """Follow a session from the moment the context is entered."""
+        ...
 
     async def wake(self) -> None:
         """Tell workers that something may be ready in the store."""
@@ -68,8 +89,14 @@ class Bus(Protocol):
         """Wait for `wake`; False when the time is up. A wake while nobody waits is kept, once."""
         ...
 
-    async def signal(self, signal: Signal) -> None: ...
+    async def signal(self, signal: Signal) -> None:
+        """Send a word to every worker. Never raises for a failing bus."""
+        ...
 
-    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]: ...
+    def signals(self) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        """Signals from the moment the context is entered."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End every subscription."""
+        ...
