@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
-CODE := $(wildcard src tests benchmarks)
+CODE := $(wildcard src tests benchmarks scripts)
 
 .PHONY: help
 help: ## List the targets
@@ -38,7 +38,7 @@ check: .venv/.dev ## Check format, lint, types, import contracts, unused code an
 	$(BIN)/ruff check
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/vulture
+	$(BIN)/python scripts/unused_code.py $(CODE)
 	$(BIN)/deptry src
 
 .PHONY: format
