@@ -1,0 +1,89 @@
+"""Workspaces as plain folders, for where no image can be mounted: no cap on disk, and one user for all.
+
+They belong to the user that Zene runs as, and only that user can enter the folder they are kept in.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from zene.domain.errors import NotFound
+from zene.workspaces.storage import FOLDERS, WORKSPACE, Attached
+
+
+class Folders:
+    """See `storage.Storage`."""
+
+    owner: int | None = None
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    async def prepare(self) -> None:
+        """As in Storage; there is nothing to make."""
+
+    def place(self, kind: str, name: str) -> Path:
+        """As in Storage."""
+        return self._data_dir / kind / name
+
+    def copy(self, source: Path | None, target: Path) -> None:
+        """As in Storage. Takes as long as copying the files does."""
+        making = target.with_name(f".{secrets.token_hex(8)}")
+        try:
+            making.mkdir(mode=0o700)
+            for name in FOLDERS:
+                if source is None:
+                    (making / name).mkdir(mode=0o700)
+                else:
+                    shutil.copytree(source / name, making / name, symlinks=True)
+            _rename_if_new(making, target)
+        finally:
+            self.remove(making)
+
+    def attach(self, place: Path) -> Attached:
+        """As in Storage; nothing keeps another process from opening it too."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return Attached(os.open(place / WORKSPACE, flags), mount=None, base=place)
+        except FileNotFoundError as err:
+            raise NotFound("this workspace does not exist, or not any more") from err
+
+    def replace(self, source: Path, target: Path) -> None:
+        """As in Storage; a crash between the two steps leaves none rather than half of one."""
+        old = target.with_name(f".{secrets.token_hex(8)}")
+        with suppress(FileNotFoundError):
+            target.rename(old)
+        source.rename(target)
+        self.remove(old)
+
+    def remove(self, place: Path) -> None:
+        """As in Storage. Takes as long as deleting the files does, but it is gone at once."""
+        going = place.with_name(f".{secrets.token_hex(8)}")
+        with suppress(FileNotFoundError):
+            place.rename(going)
+            _delete(going)
+
+
+def _rename_if_new(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as err:
+        if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _delete(folder: Path) -> None:
+    """By rm, which walks trees of any depth; folders that an agent locked are unlocked first."""
+    try:
+        _run("rm", "-rf", "--", str(folder))
+    except subprocess.CalledProcessError:
+        _run("chmod", "-R", "u+rwX", "--", str(folder))
+        _run("rm", "-rf", "--", str(folder))
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)  # noqa: S603 - ours

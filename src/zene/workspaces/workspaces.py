@@ -1,0 +1,171 @@
+"""The single owner of all workspaces on this host: makes them, opens them, compares and deletes them.
+
+A session's workspace is a copy of its project's, which an upload prepared once. Nobody else opens one by
+a path: sandboxes get folders of it, and everyone else `files`.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from zene.sandbox import privileged
+from zene.sandbox.base import Folder, Limits, Provider
+from zene.workspaces.attachments import Attachments
+from zene.workspaces.files import Files
+from zene.workspaces.folders import Folders
+from zene.workspaces.images import Images
+from zene.workspaces.storage import (
+    HOME,
+    TEMPORARY,
+    WORKSPACE,
+    Attached,
+    Storage,
+    check_room,
+    checked_name,
+)
+from zene.workspaces.threads import Threads
+
+GIBIBYTE = 1 << 30
+_PROJECTS, _SESSIONS = "projects", "workspaces"
+_LIMITS = Limits()
+_REAP_AFTER_SECONDS = (
+    3600.0  # what is younger may belong to somebody who is not in the caller's list yet
+)
+
+
+class Workspace:
+    """A session's workspace while it is open. Releasing it twice is harmless; use nothing of it after."""
+
+    def __init__(
+        self, attached: Attached, threads: Threads, attachments: Attachments, place: Path
+    ) -> None:
+        self.files = Files(attached.root, threads)
+        self.folders: tuple[Folder, ...] = (
+            attached.folder(WORKSPACE, "/workspace"),
+            attached.folder(HOME, "/home/zene"),
+            attached.folder(TEMPORARY, "/tmp"),  # noqa: S108 - inside the sandbox
+        )
+        self._attachments = attachments
+        self._place: Path | None = place
+
+    async def release(self) -> None:
+        """Give it back, after the last call of `files` and after the sandbox that shows `folders` is closed."""
+        place, self._place = self._place, None
+        if place is not None:
+            await self._attachments.give_back(place)
+
+
+class Workspaces:
+    """See the module. With `disk_bytes` None, and where the machine cannot mount images, workspaces are plain
+    folders without a cap: `reason_for_folders` says why, and is None where the caps hold.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        sandboxes: Provider,
+        disk_bytes: int | None = 10 * GIBIBYTE,
+        inodes: int = 262_144,
+        limits: Limits = _LIMITS,
+        read_only_paths: tuple[Path, ...] = (),
+    ) -> None:
+        self._data_dir = data_dir
+        self._sandboxes = sandboxes
+        self._limits = limits
+        self._read_only_paths = read_only_paths
+        self.reason_for_folders = privileged.can_mount_images()
+        self._storage: Storage = Folders(data_dir)
+        if disk_bytes is None:
+            self.reason_for_folders = "no cap on disk is set"
+        elif self.reason_for_folders is None:
+            self._storage = Images(data_dir, disk_bytes=disk_bytes, inodes=inodes)
+        self._keepers = Threads("workspaces", 4)
+        self._users = Threads("files", 4, uid=self._storage.owner)
+        self._attachments = Attachments(self._storage, self._keepers)
+
+    async def start(self) -> None:
+        """Make ready, once. Raises SetupError with the cure."""
+        for name in (_PROJECTS, _SESSIONS, "templates"):
+            (self._data_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._storage.prepare()
+
+    async def create(self, session_id: str, project_id: str | None = None) -> None:
+        """Make the session's workspace from its project's, or an empty one. Twice is harmless.
+
+        Raises Unavailable when the disk is nearly full.
+        """
+        target = self._session(session_id)
+        if target.exists():
+            return
+        check_room(self._data_dir)
+        source = None if project_id is None else self._project(project_id)
+        await self._keepers.run(self._copy, source, target)
+
+    async def acquire(self, session_id: str) -> Workspace:
+        """Open a session's workspace, shared with whoever has it open on this host; to be released.
+
+        Raises NotFound, Unavailable when the disk is nearly full, Conflict while another process has it.
+        """
+        check_room(self._data_dir)
+        return await self._open(self._session(session_id))
+
+    @asynccontextmanager
+    async def open(self, session_id: str) -> AsyncGenerator[Workspace, None]:
+        """As `acquire` and `release`, for looking at files: a full disk does not prevent it."""
+        workspace = await self._open(self._session(session_id))
+        try:
+            yield workspace
+        finally:
+            await workspace.release()
+
+    async def delete(self, session_id: str) -> None:
+        """Delete a session's workspace, after its sandbox is closed; harmless when there is none."""
+        await self._keepers.run(self._storage.remove, self._session(session_id))
+
+    async def delete_project(self, project_id: str) -> None:
+        """Delete what new sessions of the project would start from; those there are keep their files."""
+        await self._keepers.run(self._storage.remove, self._project(project_id))
+
+    async def reap(self, known_sessions: Collection[str], known_projects: Collection[str]) -> int:
+        """Delete what nobody names and nobody has open, and what crashes left; answers how many.
+
+        What was made within the last hour stays: its name may be younger than the caller's lists.
+        """
+        keep = {self._session(name) for name in known_sessions}
+        keep |= {self._project(name) for name in known_projects}
+        gone = 0
+        for place in await self._keepers.run(self._all_old, time.time() - _REAP_AFTER_SECONDS):
+            if place not in keep and not self._attachments.is_open(place):
+                await self._keepers.run(self._storage.remove, place)
+                gone += 1
+        return gone
+
+    async def close(self) -> None:
+        """Detach everything; to be called when no sandbox and no reader is left. Twice is harmless."""
+        await self._attachments.close()
+        self._users.close()
+        self._keepers.close()
+
+    async def _open(self, place: Path) -> Workspace:
+        attached = await self._attachments.take(place)
+        return Workspace(attached, self._users, self._attachments, place)
+
+    def _copy(self, source: Path | None, target: Path) -> None:
+        """A project without an image is an empty one."""
+        self._storage.copy(source if source and source.exists() else None, target)
+
+    def _all_old(self, made_before: float) -> list[Path]:
+        return [
+            place
+            for kind in (_PROJECTS, _SESSIONS)
+            for place in (self._data_dir / kind).iterdir()
+            if place.lstat().st_ctime < made_before
+        ]
+
+    def _session(self, session_id: str) -> Path:
+        return self._storage.place(_SESSIONS, checked_name(session_id))
+
+    def _project(self, project_id: str) -> Path:
+        return self._storage.place(_PROJECTS, checked_name(project_id))
