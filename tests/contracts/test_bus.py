@@ -1,0 +1,126 @@
+"""What every bus must do. A backend is done when it passes this unchanged."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from zene.bus.base import Bus, Live, Signal
+from zene.bus.memory import QUEUE_LENGTH, MemoryBus
+from zene.domain.events import ItemDelta
+
+BACKENDS = ("memory",)
+WAIT = 5.0
+
+
+@pytest.fixture(params=BACKENDS)
+async def bus() -> AsyncIterator[Bus]:
+    opened = MemoryBus()
+    yield opened
+    await opened.close()
+
+
+def event(seq: int, completes: str | None = None) -> Live:
+    return Live(seq, "task.started", True, b"{}", completes)
+
+
+def delta(text: str, offset: int, item: str = "itm_1") -> ItemDelta:
+    return ItemDelta(item_id=item, kind="message", offset=offset, text=text)
+
+
+def fleeting(seq: int) -> Live:
+    return Live(seq, "item.delta", False, b"{}")
+
+
+async def test_followers_get_events_in_order(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as one, bus.subscribe("ses_1") as two:
+        await bus.publish("ses_1", [event(1), event(2)])
+        await bus.publish("ses_1", [event(3)])
+        for follower in (one, two):
+            seqs = [live.seq for _ in range(3) if (live := await follower.next(WAIT))]
+            assert seqs == [1, 2, 3]
+
+
+async def test_a_follower_gets_nothing_of_other_sessions(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as follower:
+        await bus.publish("ses_2", [event(1)])
+        await bus.publish("ses_1", [event(7)])
+        live = await follower.next(WAIT)
+        assert live is not None
+        assert live.seq == 7
+
+
+async def test_what_was_published_before_is_not_followed(bus: Bus) -> None:
+    await bus.publish("ses_1", [event(1)])
+    async with bus.subscribe("ses_1") as follower:
+        assert await follower.next(0) is None
+
+
+async def test_waiting_for_an_event_ends_with_its_time(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as follower:
+        assert await follower.next(0.01) is None
+        assert not follower.lagged
+
+
+async def test_a_follower_that_does_not_read_ends_lagged_and_others_go_on(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as stalled, bus.subscribe("ses_1") as healthy:
+        for seq in range(QUEUE_LENGTH + 1):
+            await bus.publish("ses_1", [event(seq)])
+            live = await healthy.next(WAIT)
+            assert live is not None
+            assert live.seq == seq
+        assert stalled.lagged
+        assert not healthy.lagged
+        read = 0
+        while await stalled.next(WAIT) is not None:
+            read += 1
+        assert read == QUEUE_LENGTH
+
+
+async def test_a_late_joiner_gets_the_text_so_far_of_each_open_item(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("Hello ", 0), fleeting(4))
+    await bus.publish_delta("ses_1", delta("wörld", 6), fleeting(4))
+    await bus.publish_delta("ses_1", delta("other", 0, "itm_2"), fleeting(4))
+    texts = {draft.item_id: (draft.offset, draft.text) for draft in await bus.drafts("ses_1")}
+    assert texts == {"itm_1": (0, "Hello wörld"), "itm_2": (0, "other")}
+
+
+async def test_a_delta_replaces_the_text_from_its_offset_on(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("Hello world", 0), fleeting(4))
+    await bus.publish_delta("ses_1", delta("there", 6), fleeting(4))
+    assert [draft.text for draft in await bus.drafts("ses_1")] == ["Hello there"]
+
+
+async def test_a_completed_item_has_no_text_so_far(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("Hello", 0), fleeting(4))
+    await bus.publish("ses_1", [event(5, completes="itm_1")])
+    assert await bus.drafts("ses_1") == []
+
+
+async def test_a_wake_wakes_who_waits(bus: Bus) -> None:
+    waiting = asyncio.create_task(bus.wakened(WAIT))
+    await asyncio.sleep(0)
+    await bus.wake()
+    assert await waiting
+
+
+async def test_a_wake_while_nobody_waits_is_kept_once(bus: Bus) -> None:
+    await bus.wake()
+    await bus.wake()
+    assert await bus.wakened(WAIT)
+    assert not await bus.wakened(0.01)
+
+
+async def test_signals_reach_every_worker(bus: Bus) -> None:
+    async with bus.signals() as one, bus.signals() as two:
+        await bus.signal(Signal(kind="cancel", session_id="ses_1"))
+        for signals in (one, two):
+            async with asyncio.timeout(WAIT):
+                assert (await anext(signals)).session_id == "ses_1"
+
+
+async def test_closing_ends_subscriptions_and_may_be_done_twice(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as follower:
+        await bus.close()
+        await bus.close()
+        assert await follower.next(WAIT) is None
