@@ -30,7 +30,7 @@ test: system-packages .venv/.dev ## Run all tests (ARGS="tests/unit -x")
 
 .PHONY: coverage
 coverage: system-packages .venv/.dev ## Run all tests and say which lines they do not reach
-	@$(BIN)/python -m pytest --cov $(ARGS) </dev/null
+	@$(BIN)/python -m pytest --cov=zene --cov-report=term $(ARGS) </dev/null
 
 .PHONY: check
 check: .venv/.dev ## Check format, lint, types, import contracts, unused code and dependencies

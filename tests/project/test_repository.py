@@ -15,7 +15,7 @@ LOCKS = [ROOT / "requirements.lock", ROOT / "requirements-dev.lock"]
 INDEX_HOSTS = re.compile(
     r"[p]ypi\.org|[p]ythonhosted\.org|[r]egistry\.npmjs|[r]egistry\.yarnpkg|[p]roxy\.golang|[c]rates\.io"
 )
-MACHINE_PATHS = re.compile(r"(?<![\w.$}~])/(?:[w]ork|[r]oot|[f]arm|[h]ome/[a-z]+)/")
+MACHINE_PATHS = re.compile(r"(?<![\w.$}~])/(?:[w]ork|[r]oot|[f]arm|[h]ome/(?!zene/)[a-z]+)/")
 ADDRESS = re.compile(r"[a-z+]+://")
 
 MAX_LINES_OF_A_FILE = 600
