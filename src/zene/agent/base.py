@@ -1,9 +1,9 @@
 """What the agent loop is handed and what it gives back: it knows neither bus, store nor server.
 
 The loop yields `Batch`es. Each is committed whole, and published, before the loop is resumed; the answer
-to a batch that reserves tokens is a `Grant` (`domain.situation`). It never yields inside a scope that it would have to leave
-for a cancel, and holds no state that the stored history does not, so it can be ended after any batch
-and started again on what is stored.
+to a batch that reserves tokens is a `Grant` (`domain.situation`). It never yields inside a scope that it
+would have to leave for a cancel, and holds no state that the stored history does not, so it can be ended
+after any batch and started again on what is stored.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -11,16 +11,25 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from zene.domain.events import Draft
+from zene.domain.events import Draft, ItemKind
 from zene.domain.messages import ToolResult
+from zene.tools.base import Context, Done, Workbench
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """When a run ends by itself. `deadline_ms` is when the task's working time is used up."""
+
+    steps: int = 200
+    deadline_ms: int | None = None
+    approval_seconds: int = 7 * 24 * 3600
 
 
 class Batch(Struct, frozen=True, kw_only=True):
-    """What becomes true at once.
+    """What becomes true at once, in this order.
 
-    `intents` names the open calls (item ids) whose effect begins once this is committed.
-    `reserve` is the input's bound in tokens of the model call that StepStarted in `drafts` announces.
-    A last draft of TaskWaiting or TaskFinished ends the run: nothing is asked for after it.
+    `intents` names the open calls (item ids) whose effect begins once this is committed; a call is named
+    once in its life. `reserve` is the input's bound in tokens of the model call that StepStarted, the last
+    of `drafts`, announces. A last draft of TaskWaiting or TaskFinished ends the run: nothing comes after.
     """
 
     drafts: Sequence[Draft]
@@ -32,28 +41,41 @@ class Finished(Struct, frozen=True, kw_only=True):
     """A finished side-by-side call."""
 
     item_id: str
-    result: ToolResult
+    done: Done
 
 
 class Operations(Protocol):
     """What the runner does for the loop."""
 
+    @property
+    def bench(self) -> Workbench:
+        """The session's workspace, for what the loop itself reads (AGENTS.md)."""
+        ...
+
     def new_id(self, prefix: str) -> str: ...
 
     def now_ms(self) -> int: ...
 
-    def delta(self, draft: Draft) -> None:
-        """Show followers an ItemDelta soon; never waits, may coalesce, ordered with the next batch."""
+    def delta(self, item_id: str, kind: ItemKind, offset: int, text: str) -> None:
+        """Show followers that the item's text from `offset` (code points) on is this. Never waits; may
+        coalesce; ordered with the next batch.
+        """
+        ...
+
+    def context(self, item_id: str) -> Context:
+        """The surroundings of one call."""
         ...
 
     def together(
-        self, work: Mapping[str, Callable[[], Awaitable[ToolResult]]]
+        self, work: Mapping[str, Callable[[], Awaitable[Done]]]
     ) -> AsyncGenerator[Finished, None]:
-        """Run the calls side by side in a scope of the runner's; yields each as it ends. Leaving early
-        cancels the rest.
+        """Run the calls (by item id) side by side in a scope of the runner's; yields each as it ends. They
+        raise nothing but what ends the run. Closing early cancels the rest and waits for them.
         """
         ...
 
     async def outcome(self, item_id: str) -> ToolResult | None:
-        """What the sandbox's supervisor remembers of a call that may have run; None when nobody knows."""
+        """What the sandbox's supervisor remembers of a call that may have run (`tools.shell.recovered`
+        words it); None when nobody knows.
+        """
         ...

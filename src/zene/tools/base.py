@@ -1,7 +1,12 @@
-"""What a tool is, and the operations that tools are handed: nothing here knows where they run."""
+"""What a tool is, and the operations that tools are handed: nothing here knows where they run.
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+A tool is a value: the Struct of its arguments, from which its schema is made, and a function. It changes
+nothing but through its `Context`, so the same tool works locally and in a sandbox.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -29,9 +34,13 @@ class Workbench(Protocol):
         """The first `limit` bytes of a regular file. Raises NotFound, InvalidInput."""
         ...
 
-    async def write(self, path: str, content: bytes) -> None: ...
+    async def write(self, path: str, content: bytes) -> None:
+        """Make the file hold exactly this, keeping its mode; missing folders are made. Raises InvalidInput."""
+        ...
 
-    async def list(self, path: str) -> Sequence[Entry]: ...
+    async def list(self, path: str) -> Sequence[Entry]:
+        """What a folder holds, in no order. Raises NotFound, InvalidInput."""
+        ...
 
 
 class Context(Protocol):
@@ -47,12 +56,16 @@ class Context(Protocol):
         """Output as it comes: shown live to followers, kept whole up to 16 MiB for `read_output`."""
         ...
 
-    async def kept(self, item_id_or_call_id: str, offset: int, limit: int) -> tuple[bytes, int]:
-        """Kept output of an earlier call of this session and its whole size. Raises NotFound."""
+    async def kept(self, call_id: str, offset: int, limit: int) -> tuple[bytes, int]:
+        """Kept output of an earlier call of this session, by item id or call id, and its whole size in
+        bytes. Raises NotFound.
+        """
         ...
 
     async def earlier(self, offset: int, limit: int) -> tuple[Sequence[str], int]:
-        """The session's whole history, items that a compaction summarised included, as lines of text."""
+        """The session's whole history, items that a compaction summarised included, as lines of text
+        (`agent.history.lines`) from `offset` on, and how many there are.
+        """
         ...
 
 
@@ -64,24 +77,25 @@ class Done(Struct, frozen=True, kw_only=True):
     plan: tuple[PlanEntry, ...] | None = None
 
 
-class Tool(Protocol):
-    """One thing the agent can do. `run` raises ZeneError for what the model should be told as a failure;
-    cancelling it stops what it began.
+Arguments = TypeVar("Arguments", bound=Struct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool(Generic[Arguments]):
+    """One thing the agent can do.
+
+    `run` raises ZeneError for what the model should be told as a failure; cancelling it stops what it
+    began. `arguments` forbids unknown fields. A `read_only` tool may run twice and side by side.
     """
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    description: str
+    arguments: type[Arguments]
+    run: Callable[[Arguments, Context], Awaitable[Done]]
+    kind: ItemKind = "tool_call"
+    read_only: bool = True
 
-    @property
-    def description(self) -> str: ...
 
-    @property
-    def parameters(self) -> dict[str, Any]: ...
-
-    @property
-    def kind(self) -> ItemKind: ...
-
-    @property
-    def read_only(self) -> bool: ...
-
-    async def run(self, arguments: Any, context: Context) -> Done: ...
+def succeeded(output: str) -> Done:
+    """A result that says only this."""
+    return Done(result=ToolResult(status="succeeded", output=output))
