@@ -7,7 +7,7 @@ out of them, control characters too, and they are cut.
 import re
 from collections.abc import Mapping
 
-from msgspec import DecodeError, Struct, convert
+from msgspec import DecodeError, Struct, ValidationError, convert
 from msgspec.json import Decoder
 
 from zene.domain.errors import ModelError
@@ -15,7 +15,7 @@ from zene.domain.errors import ModelError
 _WORDS_LIMIT = 500
 _TOO_LONG = re.compile(
     r"context[ _]length|context window|context limit|available context|maximum context"
-    r"|prompt is too long|input is too long|too many (input )?tokens|exceeds? the (model'?s )?(max|limit)",
+    r"|prompt is too long|input is too long|too many (input )?tokens",
     re.IGNORECASE,
 )
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credits_exhausted"})
@@ -49,6 +49,14 @@ class Refusal(Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
+class Refused(Exception):
+    """The provider said no, instead of an answer or in the middle of one."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.words)
+        self.refusal = refusal
+
+
 class _ErrorBody(Struct):
     error: object = None
     message: str | None = None
@@ -60,27 +68,38 @@ class _Error(Struct):
     code: str | int | None = None
     message: str | None = None
 
+    @property
+    def kind(self) -> str:
+        return self.code if isinstance(self.code, str) and self.code else self.type or ""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status this error would have had, if the stream had not already begun with 200."""
+        if isinstance(self.code, int) and 400 <= self.code < 600:
+            return self.code
+        return _STATUS_OF_TYPE.get(self.type or "", _STATUS_OF_TYPE.get(self.kind, 500))
+
 
 _BODY = Decoder(_ErrorBody, strict=False)
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
     """The refusal in an answer that is not a stream; `headers` has lower-case names."""
-    kind, words = _kind_and_words(body)
+    error = _error_in(body)
     return Refusal(
-        status=status,
-        kind=kind,
-        words=words or body.decode("utf-8", "replace"),
+        status=error.status if status == 200 and error.message else status,
+        kind=error.kind,
+        words=error.message or body.decode("utf-8", "replace"),
         retry_after=_seconds(headers.get("retry-after", "")),
         may_retry=headers.get("x-should-retry", "true") != "false",
         request_id=headers.get("x-request-id", "") or headers.get("request-id", ""),
     )
 
 
-def refusal_in_stream(error: object) -> Refusal:
-    """The refusal that the `error` member of a stream's event tells of."""
-    kind, words = _read_error(error)
-    return Refusal(status=_STATUS_OF_TYPE.get(kind, 500), kind=kind, words=words)
+def refused_in_stream(error: object) -> Refused:
+    """What to raise for the `error` member of a stream's event."""
+    known = _read_error(error)
+    return Refused(Refusal(status=known.status, kind=known.kind, words=known.message or ""))
 
 
 def model_error(refusal: Refusal, *, hint: str = "", secret: str = "") -> ModelError:
@@ -101,43 +120,44 @@ def model_error(refusal: Refusal, *, hint: str = "", secret: str = "") -> ModelE
 def _meaning(refusal: Refusal) -> tuple[str, bool]:
     """The error code, and whether the same call may succeed later."""
     status = refusal.status
-    if status < 400:
-        return "model_bad_response", False
     if status >= 500 or status == 408:
         return "model_overloaded", True
     if status == 429:
         return "model_rate_limited", refusal.kind not in _NO_CREDIT
-    if status == 413 or (status in (400, 422) and _is_too_long(refusal)):
-        return "model_context_too_long", False
-    if refusal.kind == "model_not_found":
-        return "model_not_found", False
-    plain = {401: "model_unauthorized", 403: "model_unauthorized", 404: "model_not_found"}
-    return plain.get(status, "model_rejected"), False
+    return _meaning_of_the_rest(refusal), False
+
+
+def _meaning_of_the_rest(refusal: Refusal) -> str:
+    if refusal.status < 400:
+        return "model_bad_response"
+    if refusal.status == 413 or (refusal.status in (400, 422) and _is_too_long(refusal)):
+        return "model_context_too_long"
+    if refusal.status == 404 or refusal.kind == "model_not_found":
+        return "model_not_found"
+    return "model_unauthorized" if refusal.status in (401, 403) else "model_rejected"
 
 
 def _is_too_long(refusal: Refusal) -> bool:
     return refusal.kind == "context_length_exceeded" or bool(_TOO_LONG.search(refusal.words))
 
 
-def _kind_and_words(body: bytes) -> tuple[str, str]:
+def _error_in(body: bytes) -> _Error:
     try:
         answer = _BODY.decode(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
-        return "", ""
+        return _Error()
     if answer.error is not None:
         return _read_error(answer.error)
-    return "", answer.message or str(answer.detail or "")
+    return _Error(message=answer.message or (str(answer.detail) if answer.detail else None))
 
 
-def _read_error(error: object) -> tuple[str, str]:
+def _read_error(error: object) -> _Error:
     if isinstance(error, str):
-        return "", error
+        return _Error(message=error)
     try:
-        known = convert(error, _Error)
-    except DecodeError:
-        return "", str(error)
-    kind = known.code if isinstance(known.code, str) and known.code else known.type
-    return kind or "", known.message or ""
+        return convert(error, _Error)
+    except ValidationError:
+        return _Error(message=str(error))
 
 
 def _seconds(value: str) -> float | None:

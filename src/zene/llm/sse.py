@@ -38,6 +38,11 @@ class EventParser:
         del pending[: end + 2]
         return self._events(whole)
 
+    @property
+    def is_noise(self) -> bool:
+        """Bytes came, but never a whole event."""
+        return self._is_first and bool(self._pending)
+
     def _events(self, whole: bytes) -> list[bytes]:
         if self._is_first:
             self._is_first = False
@@ -62,5 +67,7 @@ class EventParser:
 def _data(event: bytes) -> bytes:
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    lines = [
+        line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")
+    ]
     return b"\n".join(lines)

@@ -1,0 +1,125 @@
+"""OpenAI's chat completions, as OpenAI and every compatible server speak them: the request.
+
+What only OpenAI's own servers know (`max_completion_tokens`, `prompt_cache_key`) goes to no other, since
+some refuse a field they do not know.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec.json import Decoder, Encoder
+
+from zene.domain.messages import Item, Message, Reasoning, ToolCall
+from zene.llm.base import ModelInfo, Request, ToolSpec
+from zene.llm.http import DEFAULT_LIMITS, Client, Endpoint, Limits
+from zene.llm.openai_answer import NAME, ChatAnswer
+from zene.llm.refusals import Refusal
+from zene.llm.turns import Answered, Ruled, Said, result_of, turns
+from zene.llm.wire import Bounds, HttpProvider
+
+BASE_URL = "https://api.openai.com/v1"
+_encode = Encoder().encode
+_decode_field = Decoder(str).decode
+
+
+def open_provider(
+    info: ModelInfo, endpoint: Endpoint, limits: Limits = DEFAULT_LIMITS
+) -> HttpProvider:
+    """The model at any server that speaks chat completions."""
+    host = urlsplit(endpoint.base_url).hostname or ""
+    is_openai = host == "api.openai.com" or host.endswith(".openai.azure.com")
+    client = Client(endpoint.base_url, limits)
+    return HttpProvider(ChatCompletions(is_openai=is_openai), info, endpoint, client)
+
+
+class ChatCompletions:
+    """The wire format. `is_openai` says that the server is OpenAI's own, which has names of its own."""
+
+    name = NAME
+    path = "/chat/completions"
+
+    def __init__(self, *, is_openai: bool) -> None:
+        self._is_openai = is_openai
+
+    def headers(self, api_key: str) -> Mapping[str, str]:
+        """A server on one's own machine may need no key."""
+        return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+    def body(self, request: Request) -> bytes:
+        """The request; what is the same for a whole session comes first."""
+        return _encode(
+            {
+                "model": request.model,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                **({"tools": [_tool(tool) for tool in request.tools]} if request.tools else {}),
+                **({"reasoning_effort": request.effort} if request.effort else {}),
+                **self._named_by_openai(request),
+                "messages": _messages(request.items),
+            }
+        )
+
+    def answer(self, request: Request) -> ChatAnswer:
+        """What reads the answer."""
+        return ChatAnswer(Bounds(request.max_output_tokens))
+
+    def hint(self, refusal: Refusal, request: Request) -> str:
+        """OpenAI's reasoning models take tools on this interface only without reasoning."""
+        if "reasoning_effort" in refusal.words and request.tools and request.effort != "none":
+            return (
+                f"{request.model} takes tools through chat completions only without reasoning: "
+                "set the effort to none, or choose another model; OpenAI's Responses interface "
+                "comes with a later release of Zene"
+            )
+        return ""
+
+    def _named_by_openai(self, request: Request) -> dict[str, Any]:
+        if not self._is_openai:
+            return {"max_tokens": request.max_output_tokens}
+        named: dict[str, Any] = {"max_completion_tokens": request.max_output_tokens}
+        if request.cache_key:
+            named["prompt_cache_key"] = request.cache_key
+        return named
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    spoken = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": spoken}
+
+
+def _messages(items: Sequence[Item]) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for turn in turns(items):
+        match turn:
+            case Ruled(text):
+                messages.append({"role": "system", "content": text})
+            case Said(text):
+                messages.append({"role": "user", "content": text})
+            case Answered():
+                messages.append(_assistant(turn))
+                messages += [
+                    {"role": "tool", "tool_call_id": call.call_id, "content": result_of(call)}
+                    for call in turn.calls
+                ]
+    return messages
+
+
+def _assistant(turn: Answered) -> dict[str, Any]:
+    """The reasoning goes back under the name it came with: some servers refuse tool results without it."""
+    text = "".join(part.text for part in turn.parts if isinstance(part, Message))
+    message: dict[str, Any] = {"role": "assistant", "content": text or None}
+    for part in turn.parts:
+        if isinstance(part, Reasoning) and part.block is not None and part.block.wire == NAME:
+            field = _decode_field(part.block.data)
+            message[field] = message.get(field, "") + part.text
+    if turn.calls:
+        message["tool_calls"] = [_call(call) for call in turn.calls]
+    elif not text:
+        message["content"] = ""
+    return message
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    spoken = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.call_id, "type": "function", "function": spoken}

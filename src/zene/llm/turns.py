@@ -1,0 +1,82 @@
+"""The history as providers see it: what the model said in one answer stays together.
+
+Items that share task and step came in one answer; the results of its calls follow it, whatever the wire
+format calls them.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from msgspec import Struct
+
+from zene.domain.messages import (
+    Compaction,
+    Item,
+    Message,
+    Reasoning,
+    SystemText,
+    ToolCall,
+    UserMessage,
+)
+
+Spoken = Message | Reasoning | ToolCall
+
+
+class Answered(Struct, frozen=True):
+    """One answer of the model, in its order."""
+
+    parts: Sequence[Spoken]
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """Its tool calls, whose results the model is told next."""
+        return [part for part in self.parts if isinstance(part, ToolCall)]
+
+
+class Said(Struct, frozen=True):
+    """What the model is told by or for the user."""
+
+    text: str
+
+
+class Ruled(Struct, frozen=True):
+    """System text."""
+
+    text: str
+
+
+Turn = Answered | Said | Ruled
+
+
+def turns(items: Sequence[Item]) -> Iterator[Turn]:
+    """The turns of a history."""
+    for key, group in groupby(items, key=_answer):
+        if key is not None:
+            yield Answered([item.content for item in group if isinstance(item.content, Spoken)])
+            continue
+        for item in group:
+            match item.content:
+                case SystemText(text):
+                    yield Ruled(text)
+                case UserMessage(text):
+                    yield Said(text)
+                case Compaction() as compaction:
+                    yield Said(compacted(compaction))
+                case _:
+                    pass
+
+
+def compacted(compaction: Compaction) -> str:
+    """How a model is shown the summary that stands for what came before."""
+    told = f"What happened so far, summarised:\n\n{compaction.summary}"
+    return f"{told}\n\n{compaction.restated}" if compaction.restated else told
+
+
+def result_of(call: ToolCall) -> str:
+    """What the model is told of a call; every call of a request has a result."""
+    return call.result.output if call.result else ""
+
+
+def _answer(item: Item) -> tuple[str, int] | None:
+    """What items of one answer share; None for what the model did not say."""
+    return (item.task_id, item.step) if isinstance(item.content, Spoken) else None
