@@ -42,7 +42,9 @@ class Spec(Struct, frozen=True, kw_only=True):
     label: str
     folders: tuple[Folder, ...]
     limits: Limits = Limits()
-    read_only_paths: tuple[Path, ...] = ()  # host folders shown at the same place, e.g. test libraries
+    read_only_paths: tuple[
+        Path, ...
+    ] = ()  # host folders shown at the same place, e.g. test libraries
 
 
 class Command(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,175 @@
+"""Caps on CPU, memory and processes, and the one list of what runs under a label.
+
+Every sandbox is a group `zene/<installation>/<label>`, so whoever takes a session over finds what a dead
+predecessor left by its name alone. Both layouts are known: version 2 (one tree), and version 1 or hybrid
+(a tree a controller), where each operation is done in all three trees.
+"""
+
+import os
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from zene.sandbox.base import Limits
+
+_CONTROLLERS = ("cpu", "memory", "pids")
+_PERIOD_US = 100_000
+_SHARES, _WEIGHT = "512", "50"  # all sandboxes together weigh half of what one server weighs
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One sandbox's folder in each tree; one folder only in version 2."""
+
+    folders: tuple[Path, ...]
+    unified: bool
+
+    @property
+    def joins(self) -> list[str]:
+        """Files into which a process writes 0 to join."""
+        return [str(folder / "cgroup.procs") for folder in self.folders]
+
+    def cap(self, limits: Limits) -> None:
+        """Set the caps. Raises OSError."""
+        values = _unified_caps(limits) if self.unified else _split_caps(limits)
+        for folder in self.folders:
+            for name, value in values.items():
+                file = folder / name
+                if file.exists():  # a kernel without swap accounting has no such file
+                    file.write_text(value)
+
+    def processes(self) -> set[int]:
+        """Who is in the group now."""
+        found: set[int] = set()
+        for folder in self.folders:
+            try:
+                found |= {int(line) for line in (folder / "cgroup.procs").read_text().split()}
+            except FileNotFoundError:
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Send SIGKILL to all of it, once."""
+        for pid in self.processes() - {0}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def remove(self) -> bool:
+        """Remove the group; False while something still ends in it."""
+        for folder in self.folders:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        name = "memory.events" if self.unified else "memory.oom_control"
+        for folder in self.folders:
+            try:
+                text = (folder / name).read_text()
+            except OSError:
+                continue
+            return sum(int(line[9:]) for line in text.splitlines() if line.startswith("oom_kill "))
+        return 0
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """The groups of one installation on this host."""
+
+    roots: tuple[Path, ...]
+    unified: bool
+
+    def group(self, label: str) -> Group:
+        """The group of a label, whether it exists or not."""
+        if not _NAME.fullmatch(label):
+            raise ValueError(f"not a label for a sandbox: {label!r}")
+        return Group(tuple(root / label for root in self.roots), self.unified)
+
+    def create(self, label: str, limits: Limits) -> Group:
+        """Make the group with its caps. Raises OSError."""
+        group = self.group(label)
+        for folder in group.folders:
+            folder.mkdir(exist_ok=True)
+        group.cap(limits)
+        return group
+
+    def labels(self) -> set[str]:
+        """Every label that has a group."""
+        return {entry.name for root in self.roots for entry in root.iterdir() if entry.is_dir()}
+
+    def remove(self) -> None:
+        """Remove the installation's own folders, as far as they are empty."""
+        for root in self.roots:
+            for folder in (root, root.parent):
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+
+
+def find_cgroups(installation: str) -> Cgroups | str:
+    """The installation's groups, made ready; or why this machine cannot have any, and what would help."""
+    if os.geteuid() != 0:
+        return "needs root, or a cgroup delegated to this user"
+    trees = _trees()
+    if trees is None:
+        return "no cgroup tree with cpu, memory and pids is mounted below /sys/fs/cgroup"
+    unified = len(trees) == 1
+    try:
+        roots = tuple(_prepare(tree, installation, unified=unified) for tree in trees)
+    except OSError as err:
+        return f"cgroups cannot be made: {err}; run Zene where /sys/fs/cgroup is writable"
+    return Cgroups(roots, unified)
+
+
+def _trees(base: Path = Path("/sys/fs/cgroup")) -> list[Path] | None:
+    """The version 2 tree if it has all controllers, else the three trees of version 1."""
+    try:
+        offered = (base / "cgroup.controllers").read_text().split()
+    except OSError:
+        offered = []
+    if set(_CONTROLLERS) <= set(offered):
+        return [base]
+    split = [base / name for name in _CONTROLLERS]
+    return split if all((tree / "cgroup.procs").exists() for tree in split) else None
+
+
+def _prepare(tree: Path, installation: str, *, unified: bool) -> Path:
+    top = tree / "zene"
+    root = top / installation
+    root.mkdir(parents=True, exist_ok=True)
+    if unified:
+        for folder in (tree, top, root):
+            (folder / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+        (top / "cpu.weight").write_text(_WEIGHT)
+    elif tree.name == "cpu":
+        (top / "cpu.shares").write_text(_SHARES)
+    return root
+
+
+def _unified_caps(limits: Limits) -> dict[str, str]:
+    return {
+        "memory.max": str(limits.memory_bytes),
+        "memory.swap.max": "0",
+        "pids.max": str(limits.pids),
+        "cpu.max": f"{int(limits.cpus * _PERIOD_US)} {_PERIOD_US}",
+    }
+
+
+def _split_caps(limits: Limits) -> dict[str, str]:
+    return {
+        "memory.limit_in_bytes": str(limits.memory_bytes),
+        "memory.memsw.limit_in_bytes": str(limits.memory_bytes),
+        "pids.max": str(limits.pids),
+        "cpu.cfs_period_us": str(_PERIOD_US),
+        "cpu.cfs_quota_us": str(int(limits.cpus * _PERIOD_US)),
+    }

@@ -1,0 +1,79 @@
+"""The server's end of the launcher: start it, ask it, one request at a time."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zene.domain.errors import SandboxUnavailable
+from zene.sandbox.launcher import MAX_PACKET
+
+ANSWER_SECONDS = 30.0
+
+_SOURCE = str(Path(__file__).parents[2])
+_CODE = f"import sys; sys.path.append({_SOURCE!r}); from zene.sandbox.launcher import main; main()"
+
+
+class Launcher:
+    """A running launcher process. It ends, and all its sandboxes with it, when this end is closed."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        self._turn = asyncio.Lock()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own code
+                [sys.executable, "-I", "-S", "-c", _CODE], stdin=theirs, env={}
+            )
+
+    async def start(self, request: dict[str, Any], fds: Sequence[int]) -> int:
+        """Start a sandbox; the answer is the pidfd of its outermost process. Raises SandboxUnavailable."""
+        return (await self._ask(request, fds))[0]
+
+    async def move(self, namespace_fd: int, mounts: Sequence[tuple[str, int]]) -> None:
+        """Attach detached mounts at their targets in a mount namespace. Raises SandboxUnavailable."""
+        targets = [target for target, _ in mounts]
+        await self._ask({"targets": targets}, [namespace_fd, *(fd for _, fd in mounts)])
+
+    async def close(self) -> None:
+        """End it. Twice is harmless."""
+        self._socket.close()
+        await asyncio.to_thread(self._process.wait)
+
+    async def _ask(self, request: dict[str, Any], fds: Sequence[int]) -> list[int]:
+        async with self._turn:
+            try:
+                socket.send_fds(self._socket, [json.dumps(request).encode()], list(fds))
+                await readable(self._socket.fileno(), ANSWER_SECONDS)
+                packet, received, _, _ = socket.recv_fds(
+                    self._socket, MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC
+                )
+            except OSError as err:
+                raise SandboxUnavailable(f"the launcher does not answer: {err}") from err
+        answer = json.loads(packet) if packet else {"error": "the launcher has ended"}
+        if answer["error"]:
+            raise SandboxUnavailable(f"the sandbox could not be set up: {answer['error']}")
+        return received
+
+
+async def readable(fd: int, seconds: float) -> None:
+    """Wait until the fd can be read. Raises TimeoutError."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await ready.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close every fd."""
+    for fd in fds:
+        os.close(fd)
