@@ -1,0 +1,5 @@
+"""`python -m zene` is `zene`."""
+
+from zene.cli import main
+
+main()
