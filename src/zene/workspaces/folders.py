@@ -1,27 +1,27 @@
 """Workspaces as plain folders, for where no image can be mounted: no cap on disk, and one user for all.
 
-They belong to the user that Zene runs as, and only that user can enter the folder they are kept in.
+Only the user that Zene runs as can enter the folder they are kept in, and they belong to that user; or to
+INSIDE_UID, as files in images do, where that user is root.
 """
 
 import errno
 import os
 import secrets
-import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 from zene.domain.errors import NotFound
+from zene.sandbox.base import INSIDE_UID
 from zene.workspaces.storage import FOLDERS, WORKSPACE, Attached
 
 
 class Folders:
     """See `storage.Storage`."""
 
-    owner: int | None = None
-
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
+        self.owner = INSIDE_UID if os.geteuid() == 0 else None
 
     async def prepare(self) -> None:
         """As in Storage; there is nothing to make."""
@@ -36,13 +36,18 @@ class Folders:
         try:
             making.mkdir(mode=0o700)
             for name in FOLDERS:
-                if source is None:
-                    (making / name).mkdir(mode=0o700)
-                else:
-                    shutil.copytree(source / name, making / name, symlinks=True)
+                self._make(making / name, None if source is None else source / name)
             _rename_if_new(making, target)
         finally:
             self.remove(making)
+
+    def _make(self, folder: Path, source: Path | None) -> None:
+        if source is not None:
+            _run("cp", "-a", "--reflink=auto", "--", str(source), str(folder))
+            return
+        folder.mkdir(mode=0o700)
+        if self.owner is not None:
+            os.chown(folder, self.owner, self.owner)
 
     def attach(self, place: Path) -> Attached:
         """As in Storage; nothing keeps another process from opening it too."""

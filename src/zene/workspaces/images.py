@@ -70,7 +70,12 @@ class Images:
             raise
 
     def replace(self, source: Path, target: Path) -> None:
-        """As in Storage."""
+        """As in Storage. It is on the disk before, since an upload that was answered is kept."""
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         source.rename(target)
 
     def remove(self, place: Path) -> None:

@@ -5,13 +5,15 @@ a path: sandboxes get folders of it, and everyone else `files`.
 """
 
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, AsyncIterable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
-from zene.sandbox import privileged
 from zene.sandbox.base import Folder, Limits, Provider
+from zene.workspaces.archives import Unpacked, Unpacker, lock_of
 from zene.workspaces.attachments import Attachments
+from zene.workspaces.diffs import Changes, Diff, Differ
 from zene.workspaces.files import Files
 from zene.workspaces.folders import Folders
 from zene.workspaces.images import Images
@@ -73,23 +75,37 @@ class Workspaces:
     ) -> None:
         self._data_dir = data_dir
         self._sandboxes = sandboxes
+        self._disk_bytes = disk_bytes
+        self._inodes = inodes
         self._limits = limits
         self._read_only_paths = read_only_paths
-        self.reason_for_folders = privileged.can_mount_images()
-        self._storage: Storage = Folders(data_dir)
-        if disk_bytes is None:
-            self.reason_for_folders = "no cap on disk is set"
-        elif self.reason_for_folders is None:
-            self._storage = Images(data_dir, disk_bytes=disk_bytes, inodes=inodes)
         self._keepers = Threads("workspaces", 4)
-        self._users = Threads("files", 4, uid=self._storage.owner)
-        self._attachments = Attachments(self._storage, self._keepers)
+        self.reason_for_folders: str | None = None
 
     async def start(self) -> None:
-        """Make ready, once. Raises SetupError with the cure."""
+        """Make ready, once, after the sandboxes' provider was started. Raises SetupError with the cure."""
         for name in (_PROJECTS, _SESSIONS, "templates"):
             (self._data_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._storage = self._choose_storage()
+        self._users = Threads("files", 4, uid=self._storage.owner)
+        self._attachments = Attachments(self._storage, self._keepers)
+        self._differ = Differ(
+            attachments=self._attachments,
+            sandboxes=self._sandboxes,
+            limits=self._limits,
+            turns=WeakValueDictionary(),
+        )
         await self._storage.prepare()
+
+    def _choose_storage(self) -> Storage:
+        capabilities = self._sandboxes.capabilities
+        if self._disk_bytes is None:
+            self.reason_for_folders = "no cap on disk is set"
+        elif "disk" not in capabilities.enforced:
+            self.reason_for_folders = capabilities.missing.get("disk", "it is not said why")
+        else:
+            return Images(self._data_dir, disk_bytes=self._disk_bytes, inodes=self._inodes)
+        return Folders(self._data_dir)
 
     async def create(self, session_id: str, project_id: str | None = None) -> None:
         """Make the session's workspace from its project's, or an empty one. Twice is harmless.
@@ -120,6 +136,33 @@ class Workspaces:
         finally:
             await workspace.release()
 
+    async def replace_project(self, project_id: str, archive: AsyncIterable[bytes]) -> Unpacked:
+        """Make a project's files from a .tar.gz, for the sessions that are created from now on.
+
+        A bad, broken off or second one leaves what was there. Raises InvalidInput (415, 422), TooLarge,
+        Conflict, Unavailable, SandboxUnavailable, and whatever reading `archive` raises.
+        """
+        project = self._project(project_id)
+        check_room(self._data_dir)
+        unpacker = Unpacker(
+            storage=self._storage,
+            attachments=self._attachments,
+            threads=self._keepers,
+            sandboxes=self._sandboxes,
+            limits=self._limits,
+            most_bytes=self._disk_bytes or 10 * GIBIBYTE,
+            most_entries=self._inodes,
+        )
+        return await unpacker.replace(project, archive)
+
+    async def diff(self, session_id: str) -> Diff:
+        """What the session changed. Raises NotFound, SandboxUnavailable, Unavailable after 10 s."""
+        return await self._differ.diff(self._session(session_id), f"diff-{session_id}")
+
+    async def changed(self, session_id: str) -> Changes:
+        """As `diff`, without its patch and for less."""
+        return await self._differ.changed(self._session(session_id), f"diff-{session_id}")
+
     async def delete(self, session_id: str) -> None:
         """Delete a session's workspace, after its sandbox is closed; harmless when there is none."""
         await self._keepers.run(self._storage.remove, self._session(session_id))
@@ -134,7 +177,8 @@ class Workspaces:
         What was made within the last hour stays: its name may be younger than the caller's lists.
         """
         keep = {self._session(name) for name in known_sessions}
-        keep |= {self._project(name) for name in known_projects}
+        for project in map(self._project, known_projects):
+            keep |= {project, lock_of(project)}
         gone = 0
         for place in await self._keepers.run(self._all_old, time.time() - _REAP_AFTER_SECONDS):
             if place not in keep and not self._attachments.is_open(place):
