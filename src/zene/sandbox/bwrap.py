@@ -20,7 +20,6 @@ _ALWAYS = frozenset({"open_files", "network", "seccomp"})
 _CAPPED = frozenset({"cpu", "memory", "pids"})
 _ON_DISK = frozenset({"disk", "inodes"})
 _PROBE = "zene-probe"
-_INSTALL = "install it: apt install bubblewrap"
 _CURE = (
     "as root nothing else is needed; as an ordinary user, allow user namespaces: "
     "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
@@ -53,8 +52,6 @@ class BubblewrapProvider:
 
     async def start(self) -> None:
         """Start the launcher, kill what a dead predecessor left, and try one sandbox."""
-        if not Path("/usr/bin/bwrap").exists():
-            raise SetupError(f"sandboxes need bubblewrap; {_INSTALL}")
         await asyncio.to_thread(confine.prepare, self._folder)
         self._images = await asyncio.to_thread(privileged.can_mount_images)
         self._cgroups = await asyncio.to_thread(find_cgroups, self._installation)

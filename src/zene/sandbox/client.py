@@ -12,11 +12,11 @@ from typing import cast
 from msgspec import Struct
 
 from zene.domain.errors import InvalidInput, SandboxGone
-from zene.sandbox import runner
 from zene.sandbox.base import Command, Exit, Outcome, Output
+from zene.sandbox.runner import frames
 
-MAX_FRAME = runner.CHUNK + 64
-_GRANT_AT = runner.WINDOW // 2
+MAX_FRAME = frames.CHUNK + 64
+_GRANT_AT = frames.WINDOW // 2
 _MAX_UINT32 = 0xFFFFFFFF
 _MAX_TIMEOUT_SECONDS = 24 * 3600.0
 _MAX_START = 1 << 20  # argv, environment and paths of one command
@@ -45,9 +45,9 @@ class Call:
         self._client = client
         self._frames: deque[Frame] = deque()
         self._output_left = output_limit
-        self._window = runner.WINDOW
+        self._window = frames.WINDOW
         self._ungranted = 0
-        self._stdin_window = runner.STDIN_WINDOW
+        self._stdin_window = frames.STDIN_WINDOW
         self._changed = asyncio.Event()
 
     async def next(self) -> Frame:
@@ -70,18 +70,18 @@ class Call:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            part = view[: min(self._stdin_window, runner.CHUNK)]
+            part = view[: min(self._stdin_window, frames.CHUNK)]
             self._stdin_window -= len(part)
-            self._client.send(runner.STDIN, self.channel, bytes(part))
+            self._client.send(frames.STDIN, self.channel, bytes(part))
             view = view[len(part) :]
 
     def end_feed(self) -> None:
         """Close the command's stdin."""
-        self._client.send(runner.STDIN, self.channel)
+        self._client.send(frames.STDIN, self.channel)
 
     def kill(self) -> None:
         """End the command and all it began; its Exit follows."""
-        self._client.send(runner.KILL, self.channel)
+        self._client.send(frames.KILL, self.channel)
 
     def wake(self) -> None:
         """Let whoever waits look again."""
@@ -102,14 +102,14 @@ class Call:
     def stdin_taken(self, count: int) -> None:
         """The command has read that much of its stdin."""
         self._stdin_window += count
-        if self._stdin_window > runner.STDIN_WINDOW:
+        if self._stdin_window > frames.STDIN_WINDOW:
             raise Malformed("more stdin taken than sent")
         self.wake()
 
     def _taken(self, count: int) -> None:
         self._ungranted += count
         if self._ungranted >= _GRANT_AT and not self.ended:
-            self._client.send(runner.GRANT, self.channel, runner.COUNT.pack(self._ungranted))
+            self._client.send(frames.GRANT, self.channel, frames.COUNT.pack(self._ungranted))
             self._window += self._ungranted
             self._ungranted = 0
 
@@ -165,21 +165,21 @@ class Client(asyncio.Protocol):
     def send(self, kind: int, channel: int, payload: bytes = b"") -> None:
         """Send one frame; nothing once the runner is lost."""
         if self._transport is not None and self._lost is None:
-            self._transport.write(runner.HEADER.pack(kind, channel, len(payload)) + payload)
+            self._transport.write(frames.HEADER.pack(kind, channel, len(payload)) + payload)
 
     def start(self, command: Command, environment: dict[str, str]) -> Call:
         """Send a command off. Raises SandboxGone, and InvalidInput for what no program can be given."""
         self.check()
         payload = _start_payload(command, environment)
         call = self._open(command.output_limit)
-        self.send(runner.START, call.channel, payload)
+        self.send(frames.START, call.channel, payload)
         return call
 
     def ask(self, call_id: str) -> Call:
         """Ask for the outcome of an earlier call; the answer is the call's only frame."""
         self.check()
         call = self._open(0)
-        self.send(runner.ASK, call.channel, _encoded(call_id))
+        self.send(frames.ASK, call.channel, _encoded(call_id))
         return call
 
     def forget(self, call: Call) -> None:
@@ -192,7 +192,7 @@ class Client(asyncio.Protocol):
         return call
 
     def _split(self) -> None:
-        header = runner.HEADER
+        header = frames.HEADER
         at = 0
         while self._lost is None and len(self._received) - at >= header.size:
             kind, channel, length = header.unpack_from(self._received, at)
@@ -210,21 +210,21 @@ class Client(asyncio.Protocol):
         if call is None or call.ended:
             raise Malformed("a frame of no call")
         match kind:
-            case runner.STDOUT | runner.STDERR:
-                call.put(Output(1 if kind == runner.STDOUT else 2, payload))
-            case runner.EXIT:
+            case frames.STDOUT | frames.STDERR:
+                call.put(Output(1 if kind == frames.STDOUT else 2, payload))
+            case frames.EXIT:
                 call.put(_exit(payload))
-            case runner.OUTCOME:
+            case frames.OUTCOME:
                 call.put(_remembered(payload))
-            case runner.TAKEN if len(payload) == runner.COUNT.size:
-                call.stdin_taken(runner.COUNT.unpack(payload)[0])
+            case frames.TAKEN if len(payload) == frames.COUNT.size:
+                call.stdin_taken(frames.COUNT.unpack(payload)[0])
             case _:
                 raise Malformed("an unknown frame")
 
 
 def _start_payload(command: Command, environment: dict[str, str]) -> bytes:
     env = [f"{key}={value}" for key, value in environment.items()]
-    flags = (runner.SPLIT if command.split else 0) | (runner.HAS_STDIN if command.stdin else 0)
+    flags = (frames.SPLIT if command.split else 0) | (frames.HAS_STDIN if command.stdin else 0)
     texts = [command.call_id or "", command.cwd, *command.argv, *env]
     if not command.argv or any("\0" in text for text in texts):
         raise InvalidInput("a command needs a program, and no NUL character anywhere")
@@ -233,7 +233,7 @@ def _start_payload(command: Command, environment: dict[str, str]) -> bytes:
         raise InvalidInput("the command is too long: 1 MiB of arguments and environment at most")
     timeout_ms = int(min(max(command.timeout_seconds, 0.001), _MAX_TIMEOUT_SECONDS) * 1000)
     limit = min(command.output_limit, _MAX_UINT32)
-    fields = runner.START_FIELDS.pack(timeout_ms, limit, len(command.argv), len(env), flags)
+    fields = frames.START_FIELDS.pack(timeout_ms, limit, len(command.argv), len(env), flags)
     return fields + encoded
 
 
@@ -242,17 +242,17 @@ def _encoded(text: str) -> bytes:
 
 
 def _exit(payload: bytes) -> Exit:
-    if len(payload) != runner.EXIT_FIELDS.size:
+    if len(payload) != frames.EXIT_FIELDS.size:
         raise Malformed("a broken exit")
-    code, duration_ms, dropped, flags = runner.EXIT_FIELDS.unpack(payload)
+    code, duration_ms, dropped, flags = frames.EXIT_FIELDS.unpack(payload)
     if not -64 <= code <= 255:
         raise Malformed("an impossible exit code")
-    timed_out = bool(flags & runner.TIMED_OUT)
+    timed_out = bool(flags & frames.TIMED_OUT)
     return Exit(code=code, duration_ms=duration_ms, dropped_bytes=dropped, timed_out=timed_out)
 
 
 def _remembered(payload: bytes) -> Remembered:
     if not payload:
         return Remembered(None)
-    size = runner.EXIT_FIELDS.size
+    size = frames.EXIT_FIELDS.size
     return Remembered(Outcome(exit=_exit(payload[:size]), output=payload[size:]))

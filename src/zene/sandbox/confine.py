@@ -25,16 +25,28 @@ ENVIRONMENT = {
     "SHELL": "/bin/bash",
 }
 
+_BWRAP = Path("/usr/bin/bwrap")
 _PYTHON = Path("/usr/bin/python3")
-_RUNNER = "/.zene/runner.pyc"
+_SOURCE = Path(__file__).with_name("runner")
+_RUNNER = "/.zene"
+_PACKAGE = Path("zene/sandbox/runner")
 _TMPFS_BYTES = 64 * MEBIBYTE
 _SHM_BYTES = 16 * MEBIBYTE
 _SHOWN_OF_ETC = ("ld.so.cache", "alternatives", "ssl/certs")  # bound, so that updates show
 _COPIED_OF_ETC = ("ld.so.conf", "mime.types", "protocols", "services", "localtime", "os-release")
-_COMPILE = (
-    "import py_compile, sys;"
-    "py_compile.compile(sys.argv[1], sys.argv[2], 'runner', True,"
-    " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)"
+_COMPILE = """
+import os, py_compile, sys
+source, target = sys.argv[1:]
+unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+for name in os.listdir(source):
+    stem, dot, kind = name.partition(".")
+    if kind == "py":
+        compiled = os.path.join(target, stem + ".pyc")
+        py_compile.compile(os.path.join(source, name), compiled, name, True, invalidation_mode=unchecked)
+"""
+_START = (
+    f"import sys; sys.path.insert(0, {_RUNNER!r});"
+    "from zene.sandbox.runner.supervisor import main; main()"
 )
 
 
@@ -43,6 +55,8 @@ def prepare(folder: Path) -> None:
 
     It costs some milliseconds, and where it was done before for the same runner and Python, less.
     """
+    if not _BWRAP.exists():
+        raise SetupError("sandboxes need bubblewrap: apt install bubblewrap")
     if not _PYTHON.exists():
         raise SetupError(
             "sandboxes run on the host's /usr/bin/python3: apt install python3-minimal"
@@ -63,7 +77,7 @@ def arguments(spec: Spec, folder: Path, *, bind_folders: bool) -> list[str]:
     targets = {shown.target for shown in spec.folders}
     shown = [
         [
-            "/usr/bin/bwrap",
+            str(_BWRAP),
             "--unshare-all",
             "--as-pid-1",
             "--die-with-parent",
@@ -74,24 +88,16 @@ def arguments(spec: Spec, folder: Path, *, bind_folders: bool) -> list[str]:
         *(_as_on_host(Path("/", name)) for name in ("bin", "sbin", "lib", "lib32", "lib64")),
         ["--ro-bind", str(folder / "etc"), "/etc"],
         *(["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"] for name in _SHOWN_OF_ETC),
-        ["--ro-bind", str(runner_file(folder)), _RUNNER],
+        ["--ro-bind", str(_compiled(folder)), _RUNNER],
         ["--proc", "/proc", "--dev", "/dev"],
         ["--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"],  # noqa: S108
         *(_memory_folder(target) for target in (HOME, TEMPORARY) if target not in targets),
         ["--dir", WORKSPACE],
         *(_folder(entry, bind=bind_folders) for entry in spec.folders),
         *(_library(path, bind=bind_folders) for path in spec.read_only_paths),
-        ["--remount-ro", "/", "--chdir", "/", "--", str(_PYTHON), "-I", "-S", _RUNNER],
+        ["--remount-ro", "/", "--chdir", "/", "--", str(_PYTHON), "-I", "-S", "-c", _START],
     ]
     return [word for words in shown for word in words]
-
-
-def runner_file(folder: Path) -> Path:
-    """Where the runner is, compiled by the Python that runs it: a name that changes with either."""
-    python = _PYTHON.resolve()
-    digest = hashlib.sha256(_runner_source().read_bytes())
-    digest.update(f"{python} {python.stat().st_mtime_ns}".encode())
-    return folder / f"runner-{digest.hexdigest()[:16]}.pyc"
 
 
 def is_shown_already(path: Path) -> bool:
@@ -119,10 +125,6 @@ def _library(path: Path, *, bind: bool) -> list[str]:
     if is_shown_already(path):
         return []
     return ["--ro-bind", str(path), str(path)] if bind else ["--dir", str(path)]
-
-
-def _runner_source() -> Path:
-    return Path(__file__).with_name("runner.py")
 
 
 def _etc_files() -> dict[str, str]:
@@ -153,17 +155,30 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _compile(folder: Path) -> None:
-    target = runner_file(folder)
+    """Compile the runner by the Python that will run it."""
+    target = _compiled(folder)
     if target.exists():
         return
     new = _beside(target)
-    source = str(_runner_source())
-    command = [str(_PYTHON), "-I", "-S", "-c", _COMPILE, source, str(new)]
+    package = new / _PACKAGE
+    package.mkdir(parents=True)
+    for parent in (package.parent, package.parent.parent):
+        (parent / "__init__.py").touch()
+    command = [str(_PYTHON), "-I", "-S", "-c", _COMPILE, str(_SOURCE), str(package)]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=30)  # noqa: S603 - ours
     except (OSError, subprocess.SubprocessError) as err:
         raise SetupError(f"/usr/bin/python3 cannot compile the sandbox's runner: {err}") from err
-    new.replace(target)
+    new.rename(target)
+
+
+def _compiled(folder: Path) -> Path:
+    """Where the compiled runner is: a name that changes with its source and with the Python."""
+    python = _PYTHON.resolve()
+    digest = hashlib.sha256(f"{python} {python.stat().st_mtime_ns}".encode())
+    for file in sorted(_SOURCE.glob("*.py")):
+        digest.update(file.read_bytes())
+    return folder / f"runner-{digest.hexdigest()[:16]}"
 
 
 def _beside(path: Path) -> Path:

@@ -24,11 +24,11 @@ class Launcher:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         self._turn = asyncio.Lock()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own code
-                [sys.executable, "-I", "-S", "-c", _CODE], stdin=theirs, env={}
+                [sys.executable, "-I", "-S", "-c", _CODE], stdin=theirs.fileno(), env={}
             )
 
     async def start(self, request: dict[str, Any], fds: Sequence[int]) -> int:

@@ -19,11 +19,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from zene.domain.errors import SandboxError, SandboxGone, SandboxUnavailable
-from zene.sandbox import confine, privileged, runner, syscalls
+from zene.sandbox import confine, privileged, syscalls
 from zene.sandbox.base import Command, Exit, Limits, Outcome, Output, Spec
 from zene.sandbox.cgroups import Group
 from zene.sandbox.client import Call, Client, Frame, Remembered
 from zene.sandbox.launch import Launcher, readable
+from zene.sandbox.runner import frames
 from zene.sandbox.slots import Slot, take_slot
 
 START_SECONDS = 30.0
@@ -232,7 +233,7 @@ async def _start(host: Host, spec: Spec, held: Held) -> Machine:
     with contextlib.closing(theirs):
         await _launch(host, spec, held, theirs)
     try:
-        ours.setblocking(False)
+        ours.settimeout(0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         pid = await _hello(ours, held.slot)
         held.inner = os.pidfd_open(pid)
@@ -244,7 +245,7 @@ async def _start(host: Host, spec: Spec, held: Held) -> Machine:
     except BaseException:
         ours.close()
         raise
-    machine.client.send(runner.INIT, 0, host.filter)
+    machine.client.send(frames.INIT, 0, host.filter)
     return machine
 
 
@@ -270,10 +271,11 @@ def _resource_limits(limits: Limits, *, caps_disk: bool) -> dict[str, int]:
 async def _hello(stream: socket.socket, slot: Slot | None) -> int:
     """The pid of the runner, as the kernel says with the runner's first frame."""
     await readable(stream.fileno(), START_SECONDS)
-    size = runner.HEADER.size
+    size = frames.HEADER.size
     data, ancillary, _, _ = stream.recvmsg(size, socket.CMSG_SPACE(_CREDENTIALS.size))
-    if data != runner.HEADER.pack(runner.HELLO, 0, 0) or not ancillary:
+    if data != frames.HEADER.pack(frames.HELLO, 0, 0) or not ancillary:
         raise SandboxUnavailable("it ended before it began")
+    pid: int
     pid, uid, _ = _CREDENTIALS.unpack(ancillary[0][2])
     if slot is not None and uid != slot.uid:
         raise SandboxUnavailable(f"it runs as user {uid}, not {slot.uid}")
@@ -295,9 +297,8 @@ async def _furnish(launcher: Launcher, spec: Spec, pid: int) -> None:
             mount = syscalls.AT_FDCWD if folder.mount is None else folder.mount
             clone = privileged.clone_folder(mount, folder.path, users, read_only=folder.read_only)
             mounts.append((folder.target, hold(clone)))
-        for path in spec.read_only_paths:
-            if not confine.is_shown_already(path):
-                mounts.append((str(path), hold(privileged.clone_library(path))))
+        libraries = [path for path in spec.read_only_paths if not confine.is_shown_already(path)]
+        mounts += [(str(path), hold(privileged.clone_library(path))) for path in libraries]
         if mounts:
             await launcher.move(namespace, mounts)
     privileged.prefer(pid, _RUNNER_NICE)

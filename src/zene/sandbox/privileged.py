@@ -32,9 +32,8 @@ def can_mount_images() -> str | None:
         with image.open("wb") as file:
             file.truncate(_TRIAL_BYTES)
         try:
-            subprocess.run(
-                [mkfs, "-q", "-F", str(image)], check=True, capture_output=True, timeout=30
-            )  # noqa: S603
+            command = [mkfs, "-q", "-F", str(image)]
+            subprocess.run(command, check=True, capture_output=True, timeout=30)  # noqa: S603 - ours
             os.close(attach_image(image))
         except (OSError, subprocess.SubprocessError) as err:
             return f"an ext4 image cannot be mounted here ({err}): allow loop devices and mounts"
