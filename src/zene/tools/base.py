@@ -28,7 +28,9 @@ class Workbench(Protocol):
     below it. Errors are ZeneErrors whose message may be shown to the model.
     """
 
-    def run(self, command: Command) -> AsyncGenerator[Output | Exit, None]: ...
+    def run(self, command: Command) -> AsyncGenerator[Output | Exit, None]:
+        """Run a command in the sandbox; see `sandbox.base.Sandbox.run`."""
+        ...
 
     async def read(self, path: str, limit: int) -> bytes:
         """The first `limit` bytes of a regular file. Raises NotFound, InvalidInput."""
@@ -47,10 +49,14 @@ class Context(Protocol):
     """One call's surroundings."""
 
     @property
-    def bench(self) -> Workbench: ...
+    def bench(self) -> Workbench:
+        """Where the call works."""
+        ...
 
     @property
-    def item_id(self) -> str: ...
+    def item_id(self) -> str:
+        """The item of the call."""
+        ...
 
     async def emit(self, data: bytes, stream: int = 1) -> None:
         """Output as it comes: shown live to followers, kept whole up to 16 MiB for `read_output`."""
@@ -99,3 +105,8 @@ class Tool(Generic[Arguments]):
 def succeeded(output: str) -> Done:
     """A result that says only this."""
     return Done(result=ToolResult(status="succeeded", output=output))
+
+
+def failed(why: str) -> Done:
+    """A result that says why the call did nothing, and what to do instead."""
+    return Done(result=ToolResult(status="failed", output=why))
