@@ -1,0 +1,126 @@
+from typing import Any
+
+import pytest
+
+from zene.cli.show import Show, approval, canonical
+
+
+def shown(capsys: pytest.CaptureFixture[str], *events: tuple[str, dict[str, Any]]) -> str:
+    show = Show()
+    for kind, data in events:
+        show.event(kind, data)
+    return capsys.readouterr().out
+
+
+def started(item: str, kind: str, **more: object) -> tuple[str, dict[str, Any]]:
+    return "item.started", {"item_id": item, "kind": kind, **more}
+
+
+def delta(item: str, kind: str, offset: int, text: str) -> tuple[str, dict[str, Any]]:
+    return "item.delta", {"item_id": item, "kind": kind, "offset": offset, "text": text}
+
+
+def completed(item: str, kind: str, **more: object) -> tuple[str, dict[str, Any]]:
+    return "item.completed", {"item_id": item, "kind": kind, "status": "completed", **more}
+
+
+def shell(item: str, command: str) -> tuple[str, dict[str, Any]]:
+    return started(item, "command", name="shell", arguments={"command": command})
+
+
+def test_text_streams_and_its_end_repeats_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [
+        started("i", "message"),
+        delta("i", "message", 0, "Hel"),
+        delta("i", "message", 3, "lo"),
+        completed("i", "message", text="Hello!"),
+    ]
+    assert shown(capsys, *events) == "Hello!\n"
+
+
+def test_the_text_so_far_after_a_reconnect_is_not_shown_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    events = [
+        started("i", "message"),
+        delta("i", "message", 0, "Hello"),
+        delta("i", "message", 0, "Hello, wor"),
+        completed("i", "message", text="Hello, world"),
+    ]
+    assert shown(capsys, *events) == "Hello, world\n"
+
+
+def test_a_text_that_begins_again_is_shown_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [
+        started("i", "message"),
+        delta("i", "message", 0, "Wrong"),
+        delta("i", "message", 0, "Right"),
+        completed("i", "message", text="Right"),
+    ]
+    assert shown(capsys, *events) == "Wrong\nRight\n"
+
+
+def test_an_item_nobody_saw_streaming_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, completed("i", "message", text="Hello")) == "Hello\n"
+
+
+def test_calls_side_by_side_are_shown_one_after_the_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    events = [
+        shell("a", "first"),
+        shell("b", "second"),
+        delta("b", "command", 0, "b1\n"),
+        delta("a", "command", 0, "a1\n"),
+        completed("b", "command", output="b1\nb2\n"),
+        delta("a", "command", 3, "a2\n"),
+        completed("a", "command", output="a1\na2\n"),
+    ]
+    assert shown(capsys, *events) == "$ first\na1\na2\n$ second\nb1\nb2\n"
+
+
+def test_a_call_that_failed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    end = completed("a", "command", output="no\n")
+    end[1].update(status="failed", exit_code=2)
+    assert shown(capsys, shell("a", "false"), end) == "$ false\nno\n[failed, exit code 2]\n"
+
+
+def test_nothing_from_outside_reaches_the_terminal_as_a_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evil = "\x1b]0;title\x07\x9b2J\u202e"
+    events = [
+        shell("a", evil),
+        delta("a", "command", 0, evil),
+        completed("a", "command", output=evil + evil),
+        started("b", evil, name=evil, arguments={evil: evil}),
+        completed("m", "message", text=evil),
+        ("task.waiting", {"on": evil}),
+        (
+            "approval.requested",
+            {"approval_id": "apr_1", "name": evil, "arguments": {"x": evil}, "risk": "low"},
+        ),
+        (
+            "task.finished",
+            {"outcome": "failed", "error": {"code": "x", "message": evil}, "usage": {}},
+        ),
+    ]
+    show = Show()
+    for kind, data in events:
+        show.event(kind, data)
+    out, err = capsys.readouterr()
+    assert not set("\x1b\x07\x9b\u202e") & set(out + err)
+
+
+def test_an_approval_shows_its_whole_arguments_in_one_spelling() -> None:
+    asked = {"approval_id": "apr_1", "name": "shell", "risk": "high"}
+    first = approval(asked | {"arguments": {"b": "а", "a": 1}})  # noqa: RUF001 - a Cyrillic letter
+    assert "\\u0430" in first
+    assert "zene approve apr_1" in first
+    assert canonical({"b": 1, "a": 2}) == canonical({"a": 2, "b": 1})
+
+
+def test_events_that_say_nothing_to_a_person_are_passed_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert shown(capsys, ("usage.updated", {}), ("a.new.event", {})) == ""
