@@ -21,7 +21,7 @@ from zene.workspaces.storage import BASELINE, HOME, TEMPORARY, WORKSPACE, Attach
 from zene.workspaces.threads import Threads
 
 _SECONDS = 600.0
-_MODULES = ("inside_answer", "inside_tar", "inside_git", "inside_unpack")
+_MODULES = (*("inside_answer", "inside_tar", "inside_git", "inside_repository", "inside_unpack"),)
 
 
 class Unpacked(Struct, frozen=True, kw_only=True):

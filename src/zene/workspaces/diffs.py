@@ -20,7 +20,7 @@ MOST_FILE_BYTES = 1 << 20
 MOST_PATCH_BYTES = 4 << 20
 MOST_FILES = 10_000
 _SECONDS = 10.0
-_MODULES = ("inside_answer", "inside_tar", "inside_git", "inside_diff")
+_MODULES = ("inside_answer", "inside_git", "inside_diff")
 
 
 class FileChange(Struct, frozen=True, kw_only=True):

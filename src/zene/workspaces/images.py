@@ -10,16 +10,18 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from zene.domain.errors import NotFound, SetupError
+from zene.domain.errors import Conflict, NotFound, SetupError
 from zene.sandbox import privileged
 from zene.sandbox.base import INSIDE_UID
 from zene.workspaces import safe
 from zene.workspaces.storage import FOLDERS, WORKSPACE, Attached
 
 _MKFS_SECONDS = 60
+_DETACH_SECONDS, _DETACH_PAUSE_SECONDS = 5.0, 0.002
 _COPY_BYTES = 1 << 20
 _NO_RANGES = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _MKFS_OPTIONS = (
@@ -71,6 +73,7 @@ class Images:
 
     def replace(self, source: Path, target: Path) -> None:
         """As in Storage. It is on the disk before, since an upload that was answered is kept."""
+        _wait_until_detached(source)
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -112,6 +115,15 @@ class Images:
             )
         except subprocess.CalledProcessError as err:
             raise SetupError(f"mkfs.ext4 failed: {err.stderr.decode(errors='replace')}") from err
+
+
+def _wait_until_detached(image: Path) -> None:
+    """The kernel writes the last of it some ms after the last sandbox that showed it has ended."""
+    deadline = time.monotonic() + _DETACH_SECONDS
+    while privileged.is_attached(image):
+        if time.monotonic() > deadline:
+            raise Conflict("the new files are still in use; try again", code="image_in_use")
+        time.sleep(_DETACH_PAUSE_SECONDS)
 
 
 def _furnish(image: Path) -> None:

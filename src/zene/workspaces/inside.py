@@ -58,7 +58,7 @@ class Refusal(Struct, frozen=True):
 
 
 class _Answer(Struct, frozen=True):
-    ok: Raw | None = None
+    ok: Raw = Raw()
     refused: Refusal | None = None
 
 
@@ -150,7 +150,7 @@ def _parsed(said: _Said, answer: type[_T]) -> tuple[_T, bytes]:
         told = msgspec.json.decode(line, type=_Answer)
         if told.refused is not None:
             raise _refused(told.refused)
-        return msgspec.json.decode(told.ok or b"", type=answer), rest
+        return msgspec.json.decode(told.ok, type=answer), rest
     except msgspec.DecodeError as err:
         why = ascii(bytes(said.err[-_STDERR_KEPT:]).decode(errors="replace"))
         raise Unavailable(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zene.workspaces.inside_answer import answer
-from zene.workspaces.inside_git import BASELINE, WORKSPACE, git, git_command
+from zene.workspaces.inside_git import BASELINE, BASELINE_REF, WORKSPACE, git_command
 
 SCRATCH = "/tmp/scratch.git"  # noqa: S108 - inside the sandbox
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -61,10 +61,11 @@ class Comparison:
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
         self._most_bytes: int = options["most_file_bytes"]
-        reference = Path(BASELINE, "refs/zene/baseline")
+        reference = Path(BASELINE, BASELINE_REF)
         self._tree = reference.read_text().strip() if reference.exists() else EMPTY_TREE
-        git(options, "init", "-q", "--bare", "--template=", SCRATCH)
-        Path(SCRATCH, "info").mkdir()
+        for name in ("info", "objects/info", "refs"):
+            Path(SCRATCH, name).mkdir(parents=True)
+        Path(SCRATCH, "HEAD").write_text("ref: refs/heads/none\n")
         if reference.exists():
             Path(SCRATCH, "objects/info/alternates").write_text(f"{BASELINE}/objects\n")
         self.treat_as_text(is_text=True)
@@ -95,6 +96,8 @@ class Comparison:
         rest = sorted(set(candidates) - set(sure))
         by_path = {one.path: one for one in rest}
         found = [Difference(one, 0, 0, is_binary=True) for one in sure]
+        if not rest:
+            return found
         for line in self._records(*NUMBERS, self._fill(rest)):
             added, removed, path = line.split(b"\t", 2)
             lines = (0, 0) if added == b"-" else (int(added), int(removed))
@@ -136,6 +139,8 @@ class Comparison:
 
     def _with_old_sizes(self, found: list[Candidate]) -> list[Candidate]:
         blobs = b"".join(one.blob + b"\n" for one in found if one.blob)
+        if not blobs:
+            return found
         sizes = iter(self._run("cat-file", "--batch-check=%(objectsize)", data=blobs).split())
         return [one._replace(old_size=int(next(sizes))) if one.blob else one for one in found]
 
@@ -144,7 +149,7 @@ class Comparison:
         old = [b"%s %s\t%s" % (one.mode, one.blob, one.path) for one in candidates if one.blob]
         gone = [b"0 %s\t%s" % (NO_BLOB, one.path) for one in candidates if one.size == GONE]
         new = [b"100644 %s\t%s" % (EMPTY_BLOB, one.path) for one in candidates if not one.blob]
-        self._run("read-tree", "--empty")
+        Path(SCRATCH, "index").unlink(missing_ok=True)
         self._run("update-index", "-z", "--index-info", data=b"\0".join([*old, b""]))
         tree = self._run("write-tree", "--missing-ok").decode().strip()
         self._run("update-index", "-z", "--index-info", data=b"\0".join([*gone, *new, b""]))
@@ -211,8 +216,7 @@ def in_utf8(comparison: Comparison, differences: Sequence[Difference], most: int
     others = [one for part, one in zip(parts, shown) if not is_utf8(part)]
     if not others:
         return b"".join(parts)
-    plain = [one for part, one in zip(parts, shown) if is_utf8(part)]
-    text = comparison.patch(plain, most)
+    text = b"".join(part for part in parts if is_utf8(part))
     comparison.treat_as_text(is_text=False)
     return text + comparison.patch(others, most)
 

@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import Any
 
 from zene.workspaces.inside_answer import Refused, answer, write_all
-from zene.workspaces.inside_git import WORKSPACE, Repository, record_baseline
+from zene.workspaces.inside_git import WORKSPACE
+from zene.workspaces.inside_repository import Repository, record_baseline
 from zene.workspaces.inside_tar import Gunzip, Member, content, members, unsafe
 
 MAX_NAME, MAX_PATH = 255, 4096 - len("/workspace/") - 1

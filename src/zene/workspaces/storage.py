@@ -75,11 +75,11 @@ def checked_name(name: str) -> str:
     raise InvalidInput(f"{name[:80]!a} is not an id", code="bad_id")
 
 
-def check_room(folder: Path) -> None:
+def check_room(folder: Path, free_bytes: int = FREE_BYTES) -> None:
     """Raise Unavailable when the disk is nearly full: images are sparse, and a full host loses their data."""
     disk = os.statvfs(folder)
     free, whole = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    if free < max(FREE_BYTES, whole * FREE_SHARE):
+    if free < max(free_bytes, whole * FREE_SHARE):
         raise Unavailable(
             "the disk of Zene's data folder is nearly full; an administrator has to make room",
             code="disk_full",
