@@ -8,7 +8,7 @@ arguments. SQLite drives units inside SAVEPOINTs of a group commit; PostgreSQL o
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy.sql.base import Executable
+from sqlalchemy.sql.elements import ClauseElement
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +22,7 @@ class Statement:
 
     __slots__ = ("compiled", "expression")
 
-    def __init__(self, expression: Executable) -> None:
+    def __init__(self, expression: ClauseElement) -> None:
         self.expression = expression
         self.compiled: dict[str, Any] = {}
 
@@ -62,4 +62,6 @@ class Store(Protocol):
         """Run a unit that only reads, beside the writer, on one consistent snapshot. Raises Unavailable."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Finish what waits, then let go."""
+        ...
