@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.model_server.formats import Place, Refused, pieces, require, text_of, tokens_of
+from tests.model_server.formats import Place, Refused, pieces, require, text_of, to_json, tokens_of
 from tests.model_server.scripts import Answer, Call, Script
 
 _BREAKPOINTS = 4
@@ -212,7 +212,7 @@ class _Block:
         kinds = {"text": "text_delta", "thinking": "thinking_delta"}
         kind = kinds.get(self._field, "input_json_delta")
         for text in pieces(self._text, size):
-            delta = f'{{"type": "{kind}", "{self._field}": {json.dumps(text)}}}'
+            delta = f'{{"type": "{kind}", "{self._field}": {to_json(text)}}}'
             yield _block_delta(index, delta)
         if self._seal:
             seal = json.dumps({"type": "signature_delta", "signature": self._seal})
@@ -230,7 +230,7 @@ def _answer_blocks(answer: Answer, name: str, *, thinks: bool) -> Iterator[_Bloc
         yield _Block({"type": "text", "text": ""}, "text", answer.said)
     for at, call in enumerate(answer.calls):
         yield _Block(
-            _call_begins(call, f"toolu_{name}_{at}"), "partial_json", json.dumps(call.arguments)
+            _call_begins(call, f"toolu_{name}_{at}"), "partial_json", to_json(call.arguments)
         )
 
 
@@ -244,4 +244,4 @@ def _block_delta(index: int, delta: str) -> bytes:
 
 
 def _event(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode()
+    return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

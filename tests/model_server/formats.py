@@ -44,8 +44,13 @@ def pieces(text: str, size: int) -> Iterator[str]:
 
 def tokens_of(answer: Answer) -> int:
     """What the server counts for an answer: its deltas, a token each."""
-    texts = [answer.reasoning, answer.said, *(json.dumps(call.arguments) for call in answer.calls)]
+    texts = [answer.reasoning, answer.said, *(to_json(call.arguments) for call in answer.calls)]
     return sum(len(list(pieces(text, answer.delta_size))) for text in texts) + 1
+
+
+def to_json(value: Any) -> str:
+    """JSON with characters as they are: providers send UTF-8, not escapes."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def text_of(content: Any) -> str:

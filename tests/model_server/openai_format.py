@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.model_server.formats import Place, Refused, pieces, require, text_of, tokens_of
+from tests.model_server.formats import Place, Refused, pieces, require, text_of, to_json, tokens_of
 from tests.model_server.scripts import Answer, Script
 
 _ONLY_RESPONSES = re.compile(r"gpt-5\.([4-9]|\d\d)|gpt-[6-9]")
@@ -118,7 +118,7 @@ def events(request: Any, answer: Answer, name: str, usage: dict[str, Any]) -> It
         call_id = call.id or f"call_{name}_{index}"
         begun = {"index": index, "id": call_id, "type": "function", "function": named}
         yield frame.delta({"tool_calls": [begun]})
-        for text in pieces(json.dumps(call.arguments), answer.delta_size):
+        for text in pieces(to_json(call.arguments), answer.delta_size):
             yield frame.delta({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
     ends = {"end": "stop", "length": "length", "refusal": "content_filter"}
     end = ends[answer.stop]
@@ -142,11 +142,11 @@ class _Frame:
 
     def delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return f'{self._head}"choices": [{json.dumps(choice)}]}}\n\n'.encode()
+        return f'{self._head}"choices": [{to_json(choice)}]}}\n\n'.encode()
 
     def text(self, field: str, text: str) -> bytes:
         """The same, faster."""
-        delta = f'{{"index": 0, "delta": {{"{field}": {json.dumps(text)}}}, "finish_reason": null}}'
+        delta = f'{{"index": 0, "delta": {{"{field}": {to_json(text)}}}, "finish_reason": null}}'
         return f'{self._head}"choices": [{delta}]}}\n\n'.encode()
 
     def usage(self, usage: dict[str, Any]) -> bytes:

@@ -27,14 +27,12 @@ class Reply(Struct, kw_only=True):
             return
         if fault.body is not None:
             for part in fault.body:
-                data = bytes.fromhex(part.hex) if part.hex else part.text.encode()
-                for _ in range(part.times):
-                    yield data
+                yield from part.pieces()
             return
         for event in self.events:
             changed = event
             for old, new in fault.swaps:
-                changed = changed.replace(old.encode(), new.encode())
+                changed = changed.replace(old.encode(), new.encode(errors="surrogateescape"))
             yield changed
         yield fault.append.encode()
 
@@ -46,9 +44,12 @@ ReplyTo = Callable[[str, str, Mapping[str, str], bytes], Reply]
 class Connection(asyncio.Protocol):
     """One client; its requests are answered one after the other."""
 
-    def __init__(self, reply_to: ReplyTo, opened: "set[Connection]") -> None:
+    def __init__(
+        self, reply_to: ReplyTo, opened: "set[Connection]", changed: asyncio.Event
+    ) -> None:
         self._reply_to = reply_to
         self._opened = opened
+        self._changed = changed
         self._transport: asyncio.Transport | None = None
         self._player: asyncio.Task[None] | None = None
         self._may_write = asyncio.Event()
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._opened.discard(self)
+        self._changed.set()
         self._may_write.set()
         if self._player is not None:
             self._player.cancel()
@@ -95,6 +97,7 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode()
         reply = self._reply_to(method, self._path, self._headers, b"".join(self._body))
         self._path, self._headers, self._body = "", {}, []
+        self._changed.set()
         if reply.fault is None and not reply.delay_ms:
             self._send_at_once(reply)
         else:

@@ -5,7 +5,7 @@ since the last prompt are counted, so that a client or server that was killed go
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +21,20 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """Bytes of a body that replaces the answer: `text` again and again, or `hex` where it is no text."""
+    """Bytes of a body that replaces the answer: `size` characters of `text`, sent `times` times.
 
-    text: str = ""
-    hex: str = ""
+    `{n}` in it counts. A lone surrogate U+DC80 to U+DCFF stands for a byte that is no UTF-8.
+    """
+
+    text: str
+    size: int = 0
     times: int = 1
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes, as often as they are sent."""
+        text = self.text * (self.size // len(self.text)) if self.size else self.text
+        for n in range(self.times):
+            yield text.replace("{n}", str(n)).encode(errors="surrogateescape")
 
 
 class Fault(Struct, frozen=True, kw_only=True):

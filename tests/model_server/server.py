@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -55,7 +55,9 @@ class ModelServer:
         self.requests: list[Logged] = []
         self.port = port
         self._keys = keys
+        self._changed = asyncio.Event()
         self._faults_played: Counter[tuple[str, int]] = Counter()
+        self.connections_made = 0
         self._server: asyncio.Server | None = None
         self.open_connections: set[Connection] = set()
 
@@ -67,9 +69,7 @@ class ModelServer:
     async def start(self) -> "ModelServer":
         """Listen, on a free port unless one was named."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self.reply, self.open_connections), "127.0.0.1", self.port
-        )
+        self._server = await loop.create_server(self._accepted, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -79,6 +79,13 @@ class ModelServer:
             self._server.close()
         players = [connection.hang_up() for connection in list(self.open_connections)]
         await asyncio.gather(*filter(None, players), return_exceptions=True)
+
+    async def until(self, is_so: Callable[[], object]) -> None:
+        """Wait, at most 10 s, until it is so: looked at whenever a request comes or a client leaves."""
+        async with asyncio.timeout(10):
+            while not is_so():
+                self._changed.clear()
+                await self._changed.wait()
 
     async def __aenter__(self) -> "ModelServer":
         return await self.start()
@@ -103,6 +110,10 @@ class ModelServer:
         except Refused as refused:
             logged.status = refused.status
             return Reply(status=refused.status, events=[wire.error_body(refused)])
+
+    def _accepted(self) -> Connection:
+        self.connections_made += 1
+        return Connection(self.reply, self.open_connections, self._changed)
 
     def _answer(
         self, wire: ModuleType, logged: Logged, headers: Mapping[str, str], body: bytes

@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._has_head = False
         self._is_whole = False
+        self._may_stay = False
         self.headers = {}
 
     @property
@@ -76,7 +77,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """The answer ended cleanly and the server keeps the connection."""
-        return self.is_open and self._is_whole and self._parser.should_keep_alive()
+        return self.is_open and self._is_whole and self._may_stay
 
     def post(self, head: bytes, body: bytes, *, total_seconds: float) -> None:
         """Send a request whose answer is over, at the latest, after `total_seconds`."""
@@ -212,6 +213,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole, unless it was only `100 Continue`."""
         self._is_whole = self._has_head
+        self._may_stay = self._parser.should_keep_alive()  # it forgets when this returns
 
 
 def request_head(path: str, headers: Mapping[str, str]) -> bytes:
