@@ -42,6 +42,9 @@ class Workspace:
     def __init__(
         self, attached: Attached, threads: Threads, attachments: Attachments, place: Path
     ) -> None:
+        self.root = (
+            attached.root
+        )  # a descriptor of /workspace, for whoever can be trusted with names
         self.files = Files(attached.root, threads)
         self.folders: tuple[Folder, ...] = (
             attached.folder(WORKSPACE, "/workspace"),
@@ -171,7 +174,13 @@ class Workspaces:
         """Delete what new sessions of the project would start from; those there are keep their files."""
         await self._keepers.run(self._storage.remove, self._project(project_id))
 
-    async def reap(self, known_sessions: Collection[str], known_projects: Collection[str]) -> int:
+    async def reap(
+        self,
+        known_sessions: Collection[str],
+        known_projects: Collection[str],
+        *,
+        now: float | None = None,
+    ) -> int:
         """Delete what nobody names and nobody has open, and what crashes left; answers how many.
 
         What was made within the last hour stays: its name may be younger than the caller's lists.
@@ -179,8 +188,9 @@ class Workspaces:
         keep = {self._session(name) for name in known_sessions}
         for project in map(self._project, known_projects):
             keep |= {project, lock_of(project)}
+        made_before = (time.time() if now is None else now) - _REAP_AFTER_SECONDS
         gone = 0
-        for place in await self._keepers.run(self._all_old, time.time() - _REAP_AFTER_SECONDS):
+        for place in await self._keepers.run(self._all_old, made_before):
             if place not in keep and not self._attachments.is_open(place):
                 await self._keepers.run(self._storage.remove, place)
                 gone += 1
