@@ -195,7 +195,7 @@ def approve(
 @app.command()
 def cancel(
     task: Annotated[
-        str, typer.Argument(metavar="TASK|SESSION", help="The id of a task, or of a session.")
+        str, typer.Argument(metavar="ID", help="The id of a task, or of a session.")
     ],
     server: Server = None,
 ) -> None:
