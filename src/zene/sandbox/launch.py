@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zene.domain.errors import SandboxUnavailable
-from zene.sandbox.launcher import MAX_PACKET
+from zene.sandbox.launcher import receive
 
 ANSWER_SECONDS = 30.0
 
@@ -50,9 +50,7 @@ class Launcher:
             try:
                 socket.send_fds(self._socket, [json.dumps(request).encode()], list(fds))
                 await readable(self._socket.fileno(), ANSWER_SECONDS)
-                packet, received, _, _ = socket.recv_fds(
-                    self._socket, MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC
-                )
+                packet, received = receive(self._socket)
             except OSError as err:
                 raise SandboxUnavailable(f"the launcher does not answer: {err}") from err
         answer = json.loads(packet) if packet else {"error": "the launcher has ended"}

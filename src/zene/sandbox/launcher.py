@@ -8,6 +8,7 @@ and every sandbox ends with it.
 A request is one JSON packet with its fds; so is the answer, empty or with `error`.
 """
 
+import array
 import json
 import os
 import resource
@@ -32,10 +33,20 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes us
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     while True:
-        packet, fds, _, _ = socket.recv_fds(server, MAX_PACKET, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        packet, fds = receive(server)
         if not packet:
             return
         _answer(server, home, json.loads(packet), fds)
+
+
+def receive(stream: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its fds, which no program started later inherits (`socket.recv_fds` drops that flag)."""
+    room = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+    packet, ancillary, _, _ = stream.recvmsg(MAX_PACKET, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for _, _, data in ancillary:
+        fds.frombytes(data)
+    return packet, list(fds)
 
 
 def _answer(server: socket.socket, home: int, request: dict[str, Any], fds: list[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import struct
@@ -303,5 +304,6 @@ def _protect(_: int, program: bytes) -> None:
 
 
 def main() -> None:
-    """Serve the host on fds 0 and 1."""
+    """Serve the host on fds 0 and 1; whatever else was left open on the way here is closed."""
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     Supervisor(Wire(0, 1)).serve()
