@@ -15,8 +15,8 @@ _ADAPTIVE_ONLY = re.compile(r"claude-(opus-4-[78]|(opus|sonnet|haiku|fable|mytho
 
 
 def key_of(headers: Mapping[str, str]) -> str:
-    """The key that the request carries."""
-    return headers.get("x-api-key", "")
+    """The key that the request carries, as the documentation or as the official client sends it."""
+    return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def error_body(refused: Refused) -> bytes:

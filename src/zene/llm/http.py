@@ -26,6 +26,7 @@ from zene.llm.sse import EventParser
 
 _REFUSAL_LIMIT = 64 << 10  # bytes of an error's body that are read
 _LINGER_SECONDS = 0.25  # how long the end of an answer is waited for, to keep the connection
+_LINGER_BYTES = 64 << 10
 _KEPT_SECONDS = 30.0  # servers close an unused connection after about a minute
 
 
@@ -76,10 +77,11 @@ class Exchange:
         """Wait a moment for the end of an answer that said its last, so that the connection can be kept."""
         if self._connection.is_reusable:
             return
+        unwanted = 0
         try:
             async with asyncio.timeout(_LINGER_SECONDS):
-                while await self._connection.read():
-                    pass
+                while unwanted < _LINGER_BYTES and (chunk := await self._connection.read()):
+                    unwanted += len(chunk)
         except (TimeoutError, ModelError):
             return
 

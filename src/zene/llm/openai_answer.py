@@ -54,6 +54,7 @@ class _Chunk(Struct, gc=False):
 
 class _InputDetails(Struct):
     cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
 
 
 class _OutputDetails(Struct):
@@ -237,5 +238,6 @@ def _usage(reported: Raw) -> Usage | None:
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         cached_tokens=(read and read.cached_tokens) or 0,
+        cache_write_tokens=(read and read.cache_write_tokens) or 0,
         reasoning_tokens=(written and written.reasoning_tokens) or 0,
     )
