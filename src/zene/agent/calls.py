@@ -6,18 +6,18 @@ what was interrupted is known exactly. What may have run is never run again by i
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from zene.agent import permissions
 from zene.agent.base import Batch, Finished
 from zene.agent.desk import Desk
 from zene.domain.approvals import Approval, arguments_hash
+from zene.domain.closing import INTERRUPTED
 from zene.domain.errors import (
     LeaseLost,
     SandboxGone,
@@ -28,13 +28,11 @@ from zene.domain.errors import (
 )
 from zene.domain.events import ApprovalRequested, TaskWaiting, as_json
 from zene.domain.messages import CallStatus, Item, ToolCall, ToolResult
+from zene.domain.times import rfc3339
 from zene.tools.base import Done, Tool, failed
 from zene.tools.schema import decode
 from zene.tools.text import shortened
 
-INTERRUPTED = (
-    "Interrupted: it may have run, wholly, in part or not at all. Look before you repeat it."
-)
 DENIED = "Denied by the user. Do not try the same in another way; go on without it, or end and ask."
 EXPIRED = "Not run: nobody allowed it in time."
 OVERDUE = "Not run: the task's working time was used up."
@@ -128,7 +126,7 @@ def _not_run(why: str, status: CallStatus = "failed") -> ToolResult:
 
 def _ask(at: Desk, questions: list[Question]) -> None:
     """Ask for all calls of the answer at once; nothing of it runs before."""
-    expires = (at.ops.now_ms() // 1000) + at.limits.approval_seconds
+    expires = at.ops.now_ms() + at.limits.approval_seconds * 1000
     for question in questions:
         if not question.is_asked:
             at.talk.say(_request(at, question.ready, expires), item_id=question.ready.id)
@@ -143,7 +141,7 @@ def _request(at: Desk, ready: Ready, expires: int) -> ApprovalRequested:
         arguments=as_json(ready.call.arguments),
         summary=permissions.summary(ready.call, ready.arguments),
         risk=permissions.risk(ready.tool),
-        expires_at=datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        expires_at=rfc3339(expires),
     )
 
 
@@ -202,8 +200,8 @@ async def _run(at: Desk, ready: Ready) -> Done:
     duration = done.result.duration_ms
     if duration is None:
         duration = max(0, at.ops.now_ms() - begun_ms)
-    result = msgspec.structs.replace(done.result, duration_ms=duration)
-    return msgspec.structs.replace(done, result=result)
+    result = replace(done.result, duration_ms=duration)
+    return replace(done, result=result)
 
 
 def _say_result(at: Desk, item: Item, call: ToolCall, done: Done) -> None:

@@ -12,10 +12,11 @@ from itertools import groupby
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from zene.agent import spending
 from zene.agent.base import Batch
-from zene.agent.conversation import Conversation, with_result
+from zene.agent.conversation import Conversation
 from zene.agent.desk import Desk
 from zene.domain.errors import ModelError
 from zene.domain.events import StepRetry
@@ -113,7 +114,7 @@ def _request(at: Desk, cap: int) -> Request:
     asking = Item(
         id="compaction", task_id=talk.task.id, step=talk.step, content=UserMessage(INSTRUCTION)
     )
-    return msgspec.structs.replace(whole, items=[*items, asking])
+    return replace(whole, items=[*items, asking])
 
 
 def _fitting(items: Sequence[Item], size: int) -> list[Item]:
@@ -137,7 +138,7 @@ def _cut(item: Item) -> Item:
     result = ToolResult(
         status=call.result.status, output=shortened(call.result.output, OUTPUT_LIMIT)
     )
-    return msgspec.structs.replace(item, content=with_result(call, result))
+    return replace(item, content=replace(call, result=result))
 
 
 def _is_answer(item: Item) -> bool:

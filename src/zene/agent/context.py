@@ -7,6 +7,8 @@ which it happened: a provider's cache then finds the whole of the last request a
 from collections.abc import Sequence
 from typing import cast
 
+from msgspec.structs import replace
+
 from zene.agent.conversation import Conversation
 from zene.domain.messages import Block, Content, Item, Message, Reasoning, SystemText, ToolCall
 from zene.llm.base import Effort, ModelInfo, Request, ToolSpec
@@ -43,7 +45,7 @@ def _own(item: Item, wire: str) -> Item | None:
     plain = _plain(content)
     if plain is None:
         return None
-    return Item(id=item.id, task_id=item.task_id, step=item.step, content=plain)
+    return replace(item, content=plain)
 
 
 def _plain(content: Content) -> Content | None:
@@ -51,12 +53,7 @@ def _plain(content: Content) -> Content | None:
         case Message():
             return Message(text=content.text) if content.text else None
         case ToolCall():
-            return ToolCall(
-                call_id=content.call_id,
-                name=content.name,
-                arguments=content.arguments,
-                result=content.result,
-            )
+            return replace(content, block=None)
         case Reasoning():
             return None
         case _:

@@ -6,6 +6,8 @@ gets, and a run that starts from the store sees the same.
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from zene.agent.base import Batch
 from zene.domain.events import (
     Body,
@@ -27,7 +29,6 @@ from zene.domain.messages import (
     Reasoning,
     SystemText,
     ToolCall,
-    ToolResult,
     Usage,
 )
 from zene.domain.situation import Situation
@@ -143,7 +144,7 @@ class Conversation:
             path=done.path,
             plan=None if done.plan is None else list(done.plan),
         )
-        self.say(body, item_id=item_id, content=with_result(call, result))
+        self.say(body, item_id=item_id, content=replace(call, result=result))
 
     def _remember(self, item_id: str, content: Content) -> None:
         if isinstance(content, Compaction):
@@ -158,14 +159,3 @@ class Conversation:
             self.items.append(item)
         else:
             self.items[place] = item
-
-
-def with_result(call: ToolCall, result: ToolResult) -> ToolCall:
-    """The call, settled."""
-    return ToolCall(
-        call_id=call.call_id,
-        name=call.name,
-        arguments=call.arguments,
-        result=result,
-        block=call.block,
-    )

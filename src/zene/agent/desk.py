@@ -15,6 +15,7 @@ from zene.domain.sessions import ApprovalPolicy
 from zene.domain.situation import Situation
 from zene.domain.tasks import Outcome
 from zene.llm.base import Provider, Request, ToolSpec
+from zene.llm.pricing import cost
 from zene.tools.base import Tool
 from zene.tools.schema import parameters
 
@@ -85,7 +86,7 @@ class Desk:
         self.end("failed", ErrorBody(code=code, message=message, retryable=retryable))
 
     def _settle(self, stop_reason: str, usage: Usage) -> None:
-        price = spending.cost(usage, self.model.info)
+        price = cost(usage, self.model.info)
         self.talk.say(StepFinished(stop_reason=stop_reason, usage=usage, cost=price))
 
 

@@ -16,22 +16,25 @@ from zene.tools.text import shortened
 ARGUMENTS_LIMIT = 2000  # characters of a call's arguments; its output stands whole
 
 
-def lines(items: Iterable[Item]) -> Iterator[str]:
+def lines(items: Iterable[Item]) -> list[str]:
     """Every item, oldest first, under a heading that names its kind and id. What repeats (system text) and
     what was not said to anyone (reasoning) is left out.
     """
-    for item in items:
-        match item.content:
-            case UserMessage(text=text):
-                yield from (f"## user {item.id}", *text.splitlines(), "")
-            case Message(text=text):
-                yield from (f"## agent {item.id}", *text.splitlines(), "")
-            case Compaction(summary=summary):
-                yield from (f"## summary {item.id}", *summary.splitlines(), "")
-            case ToolCall() as call:
-                yield from _call(item.id, call)
-            case SystemText() | Reasoning():
-                pass
+    return [line for item in items for line in _lines(item)]
+
+
+def _lines(item: Item) -> Iterator[str]:
+    match item.content:
+        case UserMessage(text=text):
+            yield from (f"## user {item.id}", *text.splitlines(), "")
+        case Message(text=text):
+            yield from (f"## agent {item.id}", *text.splitlines(), "")
+        case Compaction(summary=summary):
+            yield from (f"## summary {item.id}", *summary.splitlines(), "")
+        case ToolCall() as call:
+            yield from _call(item.id, call)
+        case SystemText() | Reasoning():
+            pass
 
 
 def _call(item_id: str, call: ToolCall) -> Iterator[str]:

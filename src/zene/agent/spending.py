@@ -8,7 +8,7 @@ import msgspec
 
 from zene.agent.conversation import Conversation
 from zene.domain.messages import Item, Usage
-from zene.llm.base import ModelInfo, ToolSpec
+from zene.llm.base import ToolSpec
 
 # The provider said no before it did anything; after any other error it may have counted the whole call.
 UNCHARGED = frozenset(
@@ -43,22 +43,6 @@ def charged(usage: Usage | None, *, bound: int, cap: int) -> Usage:
     if usage is None or usage.input_tokens == 0:
         return Usage(input_tokens=bound, output_tokens=cap, estimated=True)
     return usage
-
-
-def cost(usage: Usage, info: ModelInfo) -> float | None:
-    """The price in US dollars, None for a model without one."""
-    if info.input_price is None or info.output_price is None:
-        return None
-    cached = info.input_price if info.cached_price is None else info.cached_price
-    written = info.input_price if info.cache_write_price is None else info.cache_write_price
-    fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
-    millionths = (
-        fresh * info.input_price
-        + usage.cached_tokens * cached
-        + usage.cache_write_tokens * written
-        + usage.output_tokens * info.output_price
-    )
-    return millionths / 1_000_000
 
 
 def _counted_and_added(talk: Conversation, specs: tuple[ToolSpec, ...]) -> tuple[int, int]:
