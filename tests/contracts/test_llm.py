@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.model_server import Answer, Call, Fault, ModelServer, Script, play_trajectory
 from tests.model_server.asking import (
@@ -339,6 +340,19 @@ async def test_a_history_that_does_not_fit_is_told(server: ModelServer, provider
     heard = await hear(provider, asked(provider, prompt("x" * 5000)))
     assert heard.error is not None
     assert heard.error.code == "model_context_too_long"
+
+
+def test_it_works_on_the_event_loop_that_the_server_runs_on(wire: WireName) -> None:
+    async def call() -> str:
+        async with ModelServer({"*": Script(answers=[Answer(text="Yes.")])}) as server:
+            provider = provider_for(server, wire)
+            first = await hear(provider, asked(provider, prompt()))
+            second = await hear(provider, asked(provider, prompt()))
+            await provider.close()
+            assert server.connections_made == 1
+            return first.text + second.text
+
+    assert uvloop.run(call()) == "Yes.Yes."
 
 
 async def test_closing_twice_is_harmless(provider: Provider) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+from typing import cast
 
 from httptools import HttpRequestParser
 from msgspec import Struct
@@ -63,8 +64,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
         self._opened.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -7,6 +7,7 @@ POST at a time, its answer read as it comes, the connection kept if the answer e
 
 import asyncio
 from collections.abc import Mapping
+from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -161,8 +162,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called once the connection, with its TLS, stands."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; the callbacks below collect it."""
