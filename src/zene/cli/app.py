@@ -194,9 +194,7 @@ def approve(
 
 @app.command()
 def cancel(
-    task: Annotated[
-        str, typer.Argument(metavar="ID", help="The id of a task, or of a session.")
-    ],
+    task: Annotated[str, typer.Argument(metavar="ID", help="The id of a task, or of a session.")],
     server: Server = None,
 ) -> None:
     """Cancel a task, or every unfinished one of a session."""

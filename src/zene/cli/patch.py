@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zene.cli import terminal
 from zene.cli.terminal import Style, safe, styled
-from zene.domain.errors import InvalidInput, SetupError, ZeneError
+from zene.domain.errors import Conflict, SetupError, ZeneError
 
 # A line of a diff by how it begins; the first that fits counts.
 _STYLES: tuple[tuple[str, Style], ...] = (
@@ -26,7 +26,7 @@ def show(patch: str) -> None:
 async def apply(patch: str, folder: Path, session: str) -> None:
     """Apply the patch to the folder, all of it or nothing.
 
-    Raises SetupError without git, and InvalidInput where the patch does not fit; it is kept as a file then.
+    Raises SetupError without git, and Conflict where the patch does not fit; it is kept as a file then.
     """
     try:
         git = await asyncio.create_subprocess_exec(
@@ -41,7 +41,7 @@ async def apply(patch: str, folder: Path, session: str) -> None:
     _, complaint = await git.communicate(patch.encode(errors="surrogateescape"))
     if git.returncode:
         reason = complaint.decode(errors="replace").strip()
-        raise InvalidInput(
+        raise Conflict(
             f"The diff does not fit {folder} any more. {_keep(patch, session)}\n{reason}"
         )
 

@@ -129,7 +129,8 @@ class Show:
 
     def _approval(self, data: Mapping[str, Any]) -> None:
         self._close_line()
-        terminal.say(approval(data))
+        asked = (data[name] for name in ("approval_id", "name", "risk", "arguments"))
+        terminal.say(approval(*asked))
 
     def _finished(self, data: Mapping[str, Any]) -> None:
         self._close_line()
@@ -151,17 +152,13 @@ class Show:
     }  # fmt: skip
 
 
-def approval(data: Mapping[str, Any]) -> str:
+def approval(approval_id: str, name: str, risk: str, arguments: object) -> str:
     """A pending approval with its whole arguments, in one form whatever their spelling, and how to answer."""
-    approval_id = data.get("approval_id") or data.get("id") or ""
     return "\n".join(
         [
-            styled(
-                f"{safe(str(data['name']))} asks for approval, risk {data.get('risk', '?')}:",
-                "yellow",
-            ),
-            safe(canonical(data["arguments"])),
-            f"  zene approve {approval_id}    or    zene approve {approval_id} --deny",
+            styled(f"{safe(name)} asks for approval, risk {safe(risk)}:", "yellow"),
+            canonical(arguments),
+            f"  zene approve {safe(approval_id)}    or    zene approve {safe(approval_id)} --deny",
         ]
     )
 

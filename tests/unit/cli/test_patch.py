@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zene.cli import patch
-from zene.domain.errors import InvalidInput
+from zene.domain.errors import Conflict
 
 CHANGE = """\
 diff --git a/a.txt b/a.txt
@@ -51,7 +51,7 @@ async def test_a_diff_is_applied_to_a_folder_inside_a_work_tree(
 
 async def test_a_diff_that_does_not_fit_is_kept_and_changes_nothing(folder: Path) -> None:
     (folder / "a.txt").write_text("something else\n")
-    with pytest.raises(InvalidInput, match=r"kept in zene-ses_1\.patch"):
+    with pytest.raises(Conflict, match=r"kept in zene-ses_1\.patch"):
         await patch.apply(CHANGE, folder, "ses_1")
     assert (folder / "a.txt").read_text() == "something else\n"
     assert (folder.parent / "zene-ses_1.patch").read_text() == CHANGE
@@ -62,6 +62,6 @@ async def test_a_diff_writes_nowhere_else(folder: Path, target: str) -> None:
     make_work_tree(folder)
     (folder / "link").symlink_to(folder.parent)
     hostile = f"diff --git a/{target} b/{target}\nnew file mode 100755\n--- /dev/null\n+++ b/{target}\n@@ -0,0 +1 @@\n+x\n"
-    with pytest.raises(InvalidInput):
+    with pytest.raises(Conflict):
         await patch.apply(hostile, folder, "ses_1")
     assert not (folder / target).exists()

@@ -113,8 +113,7 @@ def test_nothing_from_outside_reaches_the_terminal_as_a_command(
 
 
 def test_an_approval_shows_its_whole_arguments_in_one_spelling() -> None:
-    asked = {"approval_id": "apr_1", "name": "shell", "risk": "high"}
-    first = approval(asked | {"arguments": {"b": "а", "a": 1}})  # noqa: RUF001 - a Cyrillic letter
+    first = approval("apr_1", "shell", "high", {"b": "а", "a": 1})  # noqa: RUF001 - a Cyrillic letter
     assert "\\u0430" in first
     assert "zene approve apr_1" in first
     assert canonical({"b": 1, "a": 2}) == canonical({"a": 2, "b": 1})

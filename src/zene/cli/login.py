@@ -1,0 +1,33 @@
+"""Signing in, once for all later commands."""
+
+import getpass
+import sys
+
+from zene.cli import terminal
+from zene.cli.server import keep, normal
+from zene.client import AsyncClient
+from zene.domain.errors import InvalidInput
+
+
+async def login(*, server: str, email: str | None) -> int:
+    """Sign in and keep it. Raises Unauthorized for a wrong e-mail or password."""
+    url = normal(server)
+    who = email or _asked("E-mail: ")
+    async with AsyncClient(url) as client:
+        tokens = await client.login(who, _password(who))
+    keep(url, who, tokens, as_current=True)
+    terminal.say(f"Signed in to {terminal.safe(url)} as {terminal.safe(who)}.")
+    return 0
+
+
+def _asked(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise InvalidInput("Say who signs in: --email ADDRESS")
+    return input(question).strip()
+
+
+def _password(who: str) -> str:
+    """Asked for, or the first line of stdin where it is no terminal."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    return getpass.getpass(f"Password of {who}: ")

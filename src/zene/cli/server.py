@@ -1,0 +1,52 @@
+"""Which server a command talks to, and as whom."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from zene.cli import credentials
+from zene.cli.credentials import SignIn
+from zene.client import AsyncClient, Tokens
+from zene.domain.errors import InvalidInput, Unauthorized
+
+
+@asynccontextmanager
+async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
+    """A client that is signed in: to `server`, else to `ZENE_URL`, else to the server signed in to last.
+
+    Raises Unauthorized where nobody is signed in there, with what to do.
+    """
+    known = credentials.read()
+    url = server or os.environ.get("ZENE_URL") or known.current
+    if url is None:
+        raise Unauthorized("Nobody is signed in. Run: zene login URL")
+    url = normal(url)
+    if token := os.environ.get("ZENE_TOKEN"):
+        async with AsyncClient(url, access_token=token) as client:
+            yield client
+        return
+    if url not in known.servers:
+        raise Unauthorized(f"Nobody is signed in to {url}. Run: zene login {url}")
+    signed_in = known.servers[url]
+    async with AsyncClient(
+        url,
+        access_token=signed_in.access_token,
+        refresh_token=signed_in.refresh_token,
+        on_tokens=lambda tokens: keep(url, signed_in.email, tokens),
+    ) as client:
+        yield client
+
+
+def keep(url: str, email: str, tokens: Tokens, *, as_current: bool = False) -> None:
+    """Keep a sign-in for later commands."""
+    sign_in = SignIn(
+        email=email, access_token=tokens.access_token, refresh_token=tokens.refresh_token
+    )
+    credentials.keep(url, sign_in, as_current=as_current)
+
+
+def normal(url: str) -> str:
+    """A server's URL in its one spelling. Raises InvalidInput for what is none."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"{url} is no server's URL; it begins with http:// or https://.")
+    return url.rstrip("/")

@@ -1,0 +1,28 @@
+"""Sessions and their tasks: listed, and cancelled."""
+
+from zene.cli import terminal
+from zene.cli.server import connected
+
+
+async def sessions(*, limit: int, server: str | None) -> int:
+    """List the caller's sessions, the latest first."""
+    async with connected(server) as client:
+        found = await client.sessions(limit=limit)
+    rows = [(each.id, each.status, each.updated_at[:16], each.title) for each in found]
+    terminal.say(terminal.table(("ID", "STATUS", "UPDATED (UTC)", "TITLE"), rows))
+    return 0
+
+
+async def cancel(*, target: str, server: str | None) -> int:
+    """Cancel a task, or all unfinished tasks of a session. Raises NotFound."""
+    async with connected(server) as client:
+        if target.startswith("ses_"):
+            tasks = [each for each in await client.tasks(target) if each.status != "finished"]
+        else:
+            tasks = [await client.task(target)]
+        for task in reversed(tasks):  # the last first, so that none begins only to be cancelled
+            ended = await client.cancel(task.id)
+            terminal.say(f"{task.id} {ended.outcome or ended.status}")
+    if not tasks:
+        terminal.note("Nothing to cancel.")
+    return 0
