@@ -211,12 +211,19 @@ def _run(module: str, name: str, **arguments: Any) -> None:
     command = getattr(importlib.import_module(f"zene.cli.{module}"), name)
     try:
         code = asyncio.run(command(**arguments))
-    except (InvalidInput, SetupError) as err:
-        terminal.complain(err.message)
-        raise typer.Exit(2) from err
-    except ZeneError as err:
-        terminal.complain(err.message)
-        raise typer.Exit(1) from err
-    except (KeyboardInterrupt, BrokenPipeError) as err:
-        raise typer.Exit(INTERRUPTED) from err
+    except (ZeneError, BaseExceptionGroup) as err:
+        code = _told(err)
+    except (KeyboardInterrupt, BrokenPipeError):
+        code = INTERRUPTED
     raise typer.Exit(code)
+
+
+def _told(err: ZeneError | BaseExceptionGroup) -> int:
+    """Tell of an expected error, also of one that ended a group; the exit code. Raises any other."""
+    if isinstance(err, BaseExceptionGroup):
+        expected, unexpected = err.split(ZeneError)
+        if expected is None or unexpected is not None:
+            raise err
+        return max(_told(each) for each in expected.exceptions)
+    terminal.complain(err.message)
+    return 2 if isinstance(err, InvalidInput | SetupError) else 1

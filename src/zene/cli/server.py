@@ -3,11 +3,13 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from zene.cli import credentials
 from zene.cli.credentials import SignIn
-from zene.client import AsyncClient, Tokens
+from zene.client import AsyncClient
 from zene.domain.errors import InvalidInput, Unauthorized
+from zene.gateway.shapes import Tokens
 
 
 @asynccontextmanager
@@ -22,18 +24,15 @@ async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
         raise Unauthorized("Nobody is signed in. Run: zene login URL")
     url = normal(url)
     if token := os.environ.get("ZENE_TOKEN"):
-        async with AsyncClient(url, access_token=token) as client:
+        async with AsyncClient(url, tokens=Tokens(access_token=token, refresh_token="")) as client:
             yield client
         return
     if url not in known.servers:
         raise Unauthorized(f"Nobody is signed in to {url}. Run: zene login {url}")
     signed_in = known.servers[url]
-    async with AsyncClient(
-        url,
-        access_token=signed_in.access_token,
-        refresh_token=signed_in.refresh_token,
-        on_tokens=lambda tokens: keep(url, signed_in.email, tokens),
-    ) as client:
+    tokens = Tokens(access_token=signed_in.access_token, refresh_token=signed_in.refresh_token)
+    refreshed = partial(keep, url, signed_in.email)
+    async with AsyncClient(url, tokens=tokens, refreshed=refreshed) as client:
         yield client
 
 

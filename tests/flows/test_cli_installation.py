@@ -1,0 +1,144 @@
+"""Commands that work on the data folder itself, as a person types them."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zene.settings.folder import claimed
+
+Zene = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def zene(tmp_path: Path) -> Zene:
+    """Runs `zene` on an empty home and data folder."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ZENE_")}
+    environ |= {"HOME": str(tmp_path), "ZENE_DATA_DIR": str(tmp_path / "data")}
+
+    def run(
+        *arguments: str, stdin: str = "", **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "zene", *arguments],
+            input=stdin,
+            env=environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_help_takes_less_than_a_third_of_a_second(zene: Zene) -> None:
+    def seconds() -> float:
+        begun = time.perf_counter()
+        assert zene("--help").returncode == 0
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_users_are_added_listed_and_disabled(zene: Zene) -> None:
+    added = zene(
+        "user", "add", "Ann@zene.example", "--role", "viewer", stdin="correct horse battery\n"
+    )
+    assert (added.returncode, added.stderr) == (0, "")
+    assert "Password" not in added.stdout
+    assert "ann@zene.example  viewer  active" in zene("user", "list").stdout
+    assert zene("user", "disable", "ann@zene.example").returncode == 0
+    assert "disabled" in zene("user", "list").stdout
+    assert zene("user", "disable", "ANN@zene.example", "--undo").returncode == 0
+    assert "active" in zene("user", "list").stdout
+
+
+def test_without_a_password_one_is_made_up_and_shown_once(zene: Zene) -> None:
+    added = zene("user", "add", "ann@zene.example")
+    changed = zene("user", "password", "ann@zene.example")
+    passwords = [
+        line
+        for each in (added, changed)
+        for line in each.stdout.splitlines()
+        if "Password: " in line
+    ]
+    assert len(set(passwords)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("user", "disable", "nobody@zene.example"), 1, "There is no user nobody@zene.example"),
+        (("user", "password", "nobody@zene.example"), 1, "There is no user"),
+        (("user", "add", "ann@zene.example"), 2, "10 to 1024 characters"),
+        (("user", "add", "ann@zene.example", "--role", "king"), 2, "king"),
+        (("migrate", "--config", "nowhere.toml"), 2, "nowhere.toml"),
+        (("sessions",), 1, "zene login URL"),
+        (("sessions", "--server", "ftp://host"), 2, "http:// or https://"),
+        (("run", "x", "--apply"), 2, "--apply needs --project FOLDER"),
+        (("run", "x", "--project", "a", "--session", "b"), 2, "--project or --session"),
+    ],
+)
+def test_expected_errors_are_told_in_words(
+    zene: Zene, arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    refused = zene(*arguments, stdin="short\n")
+    assert refused.returncode == code
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_misspelt_variable_is_an_error_that_names_the_right_one(zene: Zene) -> None:
+    refused = zene("up", ZENE_PRT="1")
+    assert refused.returncode == 2
+    assert "Did you mean ZENE_PORT?" in refused.stderr
+
+
+def test_a_folder_in_use_is_refused_with_who_has_it(zene: Zene, tmp_path: Path) -> None:
+    with claimed(tmp_path / "data"):
+        refused = zene("up", "--port", "0")
+    assert refused.returncode == 2
+    assert f"process {os.getpid()}" in refused.stderr
+
+
+def test_a_port_in_use_is_refused_with_its_number(zene: Zene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = zene("up", "--port", str(port))
+    assert refused.returncode == 2
+    assert f"port {port}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_off_loopback_plain_http_is_refused(zene: Zene) -> None:
+    refused = zene("up", "--host", "0.0.0.0")
+    assert refused.returncode == 2
+    assert "allow_insecure_http" in refused.stderr
+
+
+def test_doctor_says_what_there_is(zene: Zene) -> None:
+    looked = zene("doctor")
+    assert looked.returncode == 0
+    for what in ("versions", "data folder", "bwrap", "store", "sandbox", "model"):
+        assert what in looked.stdout
+
+
+def test_doctor_calls_the_model_where_it_is_told_to(zene: Zene) -> None:
+    assert "answered" in zene("doctor", "--model").stdout
+    unreachable = zene(
+        "doctor", "--model", ZENE_MODEL="openai:x", OPENAI_BASE_URL="http://127.0.0.1:9/v1"
+    )
+    assert unreachable.returncode == 1
+    assert "model call" in unreachable.stdout
+
+
+def test_doctor_names_a_missing_program_with_its_package(zene: Zene, tmp_path: Path) -> None:
+    looked = zene("doctor", PATH=str(tmp_path))
+    assert looked.returncode == 1
+    assert "apt install ripgrep" in looked.stdout
