@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
-from typing import cast
+from typing import Any, cast
 
 from httptools import HttpRequestParser
 from msgspec import Struct
