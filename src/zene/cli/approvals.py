@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import msgspec
+
 from zene.cli import show, terminal
 from zene.cli.server import connected
 
@@ -21,10 +23,12 @@ async def approve(
             decided = await client.decide(approval, decision, scope=scope, note=note)
             terminal.say(f"{decided.id} {decided.status}")
             return 0
-        pending = await client.approvals()
+        pending = (await client.approvals(limit=200)).items
     for each in pending:
         terminal.say(f"{each.session_id} {each.task_id}, until {each.expires_at}")
-        terminal.say(show.approval(each.id, each.name, each.risk, each.arguments))
+        terminal.say(
+            show.approval(each.id, each.name, each.risk, msgspec.json.decode(each.arguments))
+        )
     if not pending:
         terminal.note("Nothing waits for an answer.")
     return 0

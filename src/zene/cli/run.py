@@ -7,10 +7,13 @@ on from its cursor; submitting again after a lost answer submits once, by its id
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,7 +23,11 @@ from zene.cli.show import Show
 from zene.client import AsyncClient
 from zene.domain.errors import InvalidInput, Unavailable
 from zene.domain.events import Event
+from zene.domain.sessions import ApprovalPolicy
 from zene.domain.tasks import Outcome
+from zene.llm.base import Effort
+
+T = TypeVar("T")
 
 CODES: Mapping[Outcome, int] = {
     "succeeded": 0,
@@ -30,7 +37,17 @@ CODES: Mapping[Outcome, int] = {
     "cancelled": 130,
 }
 CANCEL_SECONDS = 10.0  # how long the end of a cancelled task is waited for
+RESTART_SECONDS = 60.0  # how long a server that had answered may be gone
+PAUSE_SECONDS = 0.5
 _LONGEST_TITLE = 80
+
+
+class Options(NamedTuple):
+    """What a new session or task is asked for with; None is the server's or the session's own."""
+
+    model: str | None
+    effort: Effort | None
+    policy: ApprovalPolicy | None
 
 
 async def run(
@@ -40,20 +57,19 @@ async def run(
     session: str | None,
     apply: bool,
     server: str | None,
-    options: Mapping[str, str | None],
+    options: Mapping[str, Any],
 ) -> int:
-    """Submit a task, follow it to its end, and show or apply what it changed. Returns its exit code."""
+    """Submit a task, follow it to its end, and show or apply what it changed. Returns its exit code.
+
+    `options` are those of `Options`.
+    """
     folder = _folder_to_change(project) if apply else None
     if project and session:
         raise InvalidInput("A session has its project already. Leave out --project or --session.")
     text = sys.stdin.read() if prompt == "-" else prompt
     async with connected(server) as client:
-        if session is None:
-            session = await _begin(client, project, text, options)
-        seen = (await client.session(session)).last_seq
-        task = await client.submit(session, text, model=options["model"], effort=options["effort"])
-        terminal.note(f"Session {session}, task {task.id}")
-        outcome = await _to_its_end(client, session, task.id, seen)
+        session = session or await _begin(client, project, text, Options(**options))
+        outcome = await _work(client, session, text, Options(**options))
         await _show_changes(client, session, folder if outcome == "succeeded" else None)
     return CODES[outcome]
 
@@ -77,9 +93,7 @@ def _folder_to_change(project: str | None) -> Path:
     return Path(project)
 
 
-async def _begin(
-    client: AsyncClient, project: str | None, prompt: str, options: Mapping[str, str | None]
-) -> str:
+async def _begin(client: AsyncClient, project: str | None, prompt: str, options: Options) -> str:
     """A new session, on the project where one is named; its id."""
     project_id = None
     if project is not None:
@@ -89,11 +103,27 @@ async def _begin(
     session = await client.create_session(
         project_id=project_id,
         title=prompt.strip().partition("\n")[0][:_LONGEST_TITLE],
-        model=options["model"],
-        effort=options["effort"],
-        approval_policy=options["policy"] or "auto",
+        model=options.model,
+        effort=options.effort,
+        approval_policy=options.policy,
     )
     return session.id
+
+
+async def _work(client: AsyncClient, session: str, prompt: str, options: Options) -> Outcome:
+    """Submit the task and follow it to its end."""
+    seen = (await client.session(session)).last_seq
+    submit = partial(
+        client.submit,
+        session,
+        prompt,
+        model=options.model,
+        effort=options.effort,
+        idempotency_key=uuid.uuid4().hex,
+    )
+    task = await _patiently(submit)
+    terminal.note(f"Session {session}, task {task.id}")
+    return await _to_its_end(client, session, task.id, seen)
 
 
 async def _to_its_end(client: AsyncClient, session: str, task: str, seen: int) -> Outcome:
@@ -138,7 +168,7 @@ async def _cancel_when(
     terminal.note("Cancelling. Ctrl-C once more leaves at once.")
     try:
         async with asyncio.timeout(CANCEL_SECONDS):
-            await client.cancel(task)
+            await _patiently(lambda: client.cancel(task))
             await asyncio.wait((watching,))
     finally:
         watching.cancel()
@@ -163,7 +193,7 @@ def _on_interrupt(interrupted: asyncio.Event, watching: asyncio.Task[Any]) -> It
 
 async def _show_changes(client: AsyncClient, session: str, folder: Path | None) -> None:
     """The session's diff so far: applied to the folder, or shown. Raises Conflict where it does not fit."""
-    difference = await client.diff(session)
+    difference = await _patiently(lambda: client.diff(session))
     if not difference.patch:
         terminal.note("No file was changed.")
     elif folder is None:
@@ -171,6 +201,18 @@ async def _show_changes(client: AsyncClient, session: str, folder: Path | None) 
     else:
         await patch.apply(difference.patch, folder, session)
         terminal.note(f"Changed {len(difference.files)} files in {folder}.")
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the server cannot be reached, as long as a restart takes. Raises Unavailable."""
+    give_up = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            if time.monotonic() > give_up:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 def _data(event: Event) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from zene.cli.server import connected
 async def sessions(*, limit: int, server: str | None) -> int:
     """List the caller's sessions, the latest first."""
     async with connected(server) as client:
-        found = await client.sessions(limit=limit)
-    rows = [(each.id, each.status, each.updated_at[:16], each.title) for each in found]
+        page = await client.sessions(limit=limit)
+    rows = [(each.id, each.status, each.updated_at[:16], each.title) for each in page.items]
     terminal.say(terminal.table(("ID", "STATUS", "UPDATED (UTC)", "TITLE"), rows))
     return 0
 
@@ -17,7 +17,8 @@ async def cancel(*, target: str, server: str | None) -> int:
     """Cancel a task, or all unfinished tasks of a session. Raises NotFound."""
     async with connected(server) as client:
         if target.startswith("ses_"):
-            tasks = [each for each in await client.tasks(target) if each.status != "finished"]
+            page = await client.tasks(target, limit=200)
+            tasks = [each for each in page.items if each.status != "finished"]
         else:
             tasks = [await client.task(target)]
         for task in reversed(tasks):  # the last first, so that none begins only to be cancelled
