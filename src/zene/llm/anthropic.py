@@ -20,7 +20,6 @@ from zene.llm.refusals import Refusal
 from zene.llm.turns import Answered, Ruled, Said, Turn, result_of, turns
 from zene.llm.wire import Bounds, HttpProvider
 
-BASE_URL = "https://api.anthropic.com"
 _encode = Encoder().encode
 _decode_object = Decoder(dict[str, Raw]).decode
 _BREAKPOINT = {"type": "ephemeral"}

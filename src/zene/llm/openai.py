@@ -18,7 +18,6 @@ from zene.llm.refusals import Refusal
 from zene.llm.turns import Answered, Ruled, Said, result_of, turns
 from zene.llm.wire import Bounds, HttpProvider
 
-BASE_URL = "https://api.openai.com/v1"
 _encode = Encoder().encode
 _decode_field = Decoder(str).decode
 
