@@ -24,13 +24,19 @@ async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
         raise Unauthorized("Nobody is signed in. Run: zene login URL")
     url = normal(url)
     if token := os.environ.get("ZENE_TOKEN"):
-        async with AsyncClient(url, tokens=Tokens(access_token=token, refresh_token="")) as client:
+        async with AsyncClient(
+            url, tokens=Tokens(access_token=token, refresh_token="", expires_in=0)
+        ) as client:
             yield client
         return
     if url not in known.servers:
         raise Unauthorized(f"Nobody is signed in to {url}. Run: zene login {url}")
     signed_in = known.servers[url]
-    tokens = Tokens(access_token=signed_in.access_token, refresh_token=signed_in.refresh_token)
+    tokens = Tokens(
+        access_token=signed_in.access_token,
+        refresh_token=signed_in.refresh_token,
+        expires_in=0,  # unknown, and not asked: the server says when it has expired
+    )
     refreshed = partial(keep, url, signed_in.email)
     async with AsyncClient(url, tokens=tokens, refreshed=refreshed) as client:
         yield client
