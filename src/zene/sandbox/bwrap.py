@@ -9,7 +9,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from zene.domain.errors import SandboxError, SetupError
+import msgspec
+
+from zene.domain.errors import SandboxError, SandboxUnavailable, SetupError
 from zene.sandbox import confine, privileged, seccomp
 from zene.sandbox.base import Capabilities, Command, Limits, Spec
 from zene.sandbox.cgroups import Cgroups, Group, find_cgroups
@@ -70,10 +72,9 @@ class BubblewrapProvider:
     async def open(self, spec: Spec) -> Machine:
         """Start a sandbox for the label, after killing what still runs under it."""
         await self.kill(spec.label)
-        if self._host is None:
-            raise SetupError("sandboxes were not started")
+        host = await self._ready_host()
         group = await self._group(spec)
-        sandbox = await start_machine(self._host, spec, group)
+        sandbox = await start_machine(host, spec, group)
         self._running = {label: one for label, one in self._running.items() if not one.is_lost}
         self._running[spec.label] = sandbox
         return sandbox
@@ -95,6 +96,15 @@ class BubblewrapProvider:
             self._host = None
         if isinstance(self._cgroups, Cgroups):
             self._cgroups.remove()
+
+    async def _ready_host(self) -> Host:
+        """The host with a launcher that lives; one that was killed took its sandboxes along."""
+        if self._host is None:
+            raise SandboxUnavailable("sandboxes were not started, or are closed")
+        if self._host.launcher.has_ended:
+            await self._host.launcher.close()
+            self._host = msgspec.structs.replace(self._host, launcher=Launcher())
+        return self._host
 
     async def _group(self, spec: Spec) -> Group | None:
         if isinstance(self._cgroups, str):

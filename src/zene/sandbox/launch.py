@@ -14,6 +14,7 @@ from zene.domain.errors import SandboxUnavailable
 from zene.sandbox.launcher import receive
 
 ANSWER_SECONDS = 30.0
+END_SECONDS = 10.0
 
 _SOURCE = str(Path(__file__).parents[2])
 _CODE = f"import sys; sys.path.append({_SOURCE!r}); from zene.sandbox.launcher import main; main()"
@@ -26,6 +27,7 @@ class Launcher:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(0)
         self._turn = asyncio.Lock()
+        self._asked = 0
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own code
                 [sys.executable, "-I", "-S", "-c", _CODE], stdin=theirs.fileno(), env={}
@@ -40,23 +42,45 @@ class Launcher:
         targets = [target for target, _ in mounts]
         await self._ask({"targets": targets}, [namespace_fd, *(fd for _, fd in mounts)])
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
     async def close(self) -> None:
         """End it. Twice is harmless."""
         self._socket.close()
-        await asyncio.to_thread(self._process.wait)
+        try:
+            await asyncio.to_thread(self._process.wait, END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
 
     async def _ask(self, request: dict[str, Any], fds: Sequence[int]) -> list[int]:
         async with self._turn:
+            self._asked += 1
+            packet = json.dumps({**request, "number": self._asked}).encode()
             try:
-                socket.send_fds(self._socket, [json.dumps(request).encode()], list(fds))
-                await readable(self._socket.fileno(), ANSWER_SECONDS)
-                packet, received = receive(self._socket)
+                socket.send_fds(self._socket, [packet], list(fds))
+                answer, received = await self._answer()
             except OSError as err:
                 raise SandboxUnavailable(f"the launcher does not answer: {err}") from err
-        answer = json.loads(packet) if packet else {"error": "the launcher has ended"}
         if answer["error"]:
             raise SandboxUnavailable(f"the sandbox could not be set up: {answer['error']}")
         return received
+
+    async def _answer(self) -> tuple[dict[str, Any], list[int]]:
+        """The answer to the last request; one whose asker was cancelled is dropped with its fds."""
+        while True:
+            await readable(self._socket.fileno(), ANSWER_SECONDS)
+            packet, received = receive(self._socket)
+            if not packet:
+                raise ConnectionResetError("it has ended")
+            answer = json.loads(packet)
+            if answer["number"] == self._asked:
+                return answer, received
+            for fd in received:
+                os.close(fd)
 
 
 async def readable(fd: int, seconds: float) -> None:
@@ -69,9 +93,3 @@ async def readable(fd: int, seconds: float) -> None:
             await ready.wait()
     finally:
         loop.remove_reader(fd)
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close every fd."""
-    for fd in fds:
-        os.close(fd)

@@ -5,7 +5,7 @@ started it, entering another mount namespace fails in a process with several thr
 where forking the server is not. It ends when the server's end of its socket closes, however that happens,
 and every sandbox ends with it.
 
-A request is one JSON packet with its fds; so is the answer, empty or with `error`.
+A request is one JSON packet with its fds; so is the answer, with the request's number and an `error` or none.
 """
 
 import array
@@ -24,13 +24,15 @@ MAX_FDS = 64
 
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP = 1, 24
 _LAST_CAPABILITY = 63
+_FOR_THE_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # it drains, then closes us
 
 
 def main() -> None:
     """Serve one server over fd 0 until it is gone."""
     server = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the server watches by pidfd
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes us
+    for number in _FOR_THE_SERVER:
+        signal.signal(number, signal.SIG_IGN)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     while True:
         packet, fds = receive(server)
@@ -62,7 +64,8 @@ def _answer(server: socket.socket, home: int, request: dict[str, Any], fds: list
     finally:
         for fd in fds:
             os.close(fd)
-    socket.send_fds(server, [json.dumps({"error": error}).encode()], result)
+    answer = {"number": request["number"], "error": error}
+    socket.send_fds(server, [json.dumps(answer).encode()], result)
     for fd in result:
         os.close(fd)
 
@@ -100,8 +103,8 @@ def _become_sandbox(request: dict[str, Any], fds: Sequence[int], parent: int) ->
         os.setsid()
         if request["uid"] is not None:
             _drop_to(request["uid"])
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *_FOR_THE_SERVER):
+            signal.signal(number, signal.SIG_DFL)
         syscalls.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             os.execve(request["argv"][0], request["argv"], {})  # noqa: S606 - no shell is wanted

@@ -230,9 +230,9 @@ async def start_machine(host: Host, spec: Spec, group: Group | None) -> Machine:
 
 async def _start(host: Host, spec: Spec, held: Held) -> Machine:
     ours, theirs = socket.socketpair()
-    with contextlib.closing(theirs):
-        await _launch(host, spec, held, theirs)
     try:
+        with theirs:
+            await _launch(host, spec, held, theirs)
         ours.settimeout(0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         pid = await _hello(ours, held.slot)
