@@ -19,9 +19,9 @@ TOTAL = {"limit": "total"}
 _HIGH_WATER = 1 << 20  # bytes that may wait unread before the socket is no longer read
 
 
-def unreachable(what: str) -> ModelError:
-    """The server cannot be reached or hung up; the same call may succeed later."""
-    return ModelError(f"The model's server {what}.", code="model_unreachable", retryable=True)
+def unreachable(what: str, *, retryable: bool = True) -> ModelError:
+    """The server cannot be reached or hung up; as a rule the same call may succeed later."""
+    return ModelError(f"The model's server {what}.", code="model_unreachable", retryable=retryable)
 
 
 def bad_response(what: str) -> ModelError:

@@ -199,10 +199,17 @@ class Client:
                 )
         except TimeoutError as err:
             limit = self._limits.connect_seconds
-            raise unreachable(f"at {self._base_url} was not reached within {limit:g} s") from err
+            raise unreachable(f"at {_shown(address)} was not reached within {limit:g} s") from err
         except OSError as err:
-            raise unreachable(f"at {self._base_url} cannot be reached: {err}") from err
+            is_untrusted = isinstance(err, ssl.SSLCertVerificationError)
+            what = f"at {_shown(address)} cannot be reached: {err}"
+            raise unreachable(what, retryable=not is_untrusted) from err
         return connection
+
+
+def _shown(address: SplitResult) -> str:
+    """The address without a password that somebody may have put into it."""
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
 
 def _split(base_url: str) -> SplitResult:
@@ -214,7 +221,8 @@ def _split(base_url: str) -> SplitResult:
         address = urlsplit("")
     if not is_usable:
         raise ModelError(
-            f"The model's address is not an http or https URL: {base_url}", code="model_unreachable"
+            "The model's address is not an http or https URL. Check its base URL.",
+            code="model_unreachable",
         )
     return address
 
