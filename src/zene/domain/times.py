@@ -1,0 +1,17 @@
+"""Times: milliseconds since 1970 inside, RFC 3339 in UTC with milliseconds outside."""
+
+from datetime import UTC, datetime
+
+
+def rfc3339(ms: int) -> str:
+    """Milliseconds since 1970 as text, such as `2026-01-31T08:15:00.250Z`."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def milliseconds(text: str) -> int:
+    """What `rfc3339` made a text of. Raises ValueError for what is no time with an offset."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} does not say its offset from UTC")
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,54 @@
+"""What the tables are made of. Times are milliseconds since 1970, booleans 0 and 1, JSON is text: nothing
+is converted on the way in or out, so that statements can run on the drivers directly.
+"""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Text, text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def identity() -> Column[str]:
+    """The id, made by the caller."""
+    return Column("id", Text, primary_key=True)
+
+
+def words(name: str, *rest: Any, null: bool = False) -> Column[str]:
+    """A column of text."""
+    return Column(name, Text, *rest, nullable=null)
+
+
+def number(name: str, *, null: bool = False, default: str | None = None) -> Column[int]:
+    """A column of 64 bits: a count or a time."""
+    return Column(name, BigInteger, nullable=null, server_default=default)
+
+
+def flag(name: str) -> Column[int]:
+    """A column of 0 or 1, at first 0."""
+    return Column(name, Integer, nullable=False, server_default="0")
+
+
+def usage() -> list[Column[Any]]:
+    """What was used, as `domain.messages.Usage` has it, and what it cost in US dollars."""
+    names = (
+        "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens",
+    )  # fmt: skip
+    return [
+        *(number(name, default="0") for name in names),
+        flag("estimated"),
+        Column("cost", Float(53)),
+    ]
+
+
+def partial(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows for which `where` holds; a query that names the same condition may use it."""
+    condition = text(where)
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)

@@ -1,0 +1,175 @@
+"""The event log of a session: append-only and gapless.
+
+Who appends first holds the session's row by an UPDATE, under a lease only where its epoch is the row's.
+What the transaction says is collected by a `Writer` and given its places at the end, by one more.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import Raw
+from sqlalchemy import bindparam, insert, select, update
+
+from zene.domain.errors import LeaseLost, NotFound
+from zene.domain.events import Draft, Event, envelope
+from zene.domain.tasks import Lease
+from zene.domain.times import rfc3339
+from zene.store.base import Row, Statement, Unit
+from zene.store.schema import events, sessions
+
+_HEADS = 64  # sessions asked for by one statement
+
+_hold = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"), sessions.c.deleted_at.is_(None))
+    .values(updated_at=bindparam("now"))
+    .returning(sessions.c.last_seq)
+)
+_HOLD = Statement(_hold)
+_FENCE = Statement(_hold.where(sessions.c.lease_epoch == bindparam("epoch")))
+_MOVE_HEAD = Statement(
+    update(sessions).where(sessions.c.id == bindparam("session")).values(last_seq=bindparam("last"))
+)
+_INSERT = Statement(insert(events))
+_COLUMNS = (
+    events.c.seq,
+    events.c.at,
+    events.c.task_id,
+    events.c.step,
+    events.c.item_id,
+    events.c.type,
+    events.c.data,
+)
+_TAIL = Statement(
+    select(*_COLUMNS)
+    .where(events.c.session_id == bindparam("session"), events.c.seq > bindparam("after"))
+    .order_by(events.c.seq)
+    .limit(bindparam("limit"))
+)
+_HEAD = Statement(
+    select(sessions.c.last_seq).where(
+        sessions.c.id == bindparam("session"),
+        sessions.c.user_id == bindparam("user"),
+        sessions.c.deleted_at.is_(None),
+    )
+)
+_HEADS_OF = Statement(
+    select(sessions.c.id, sessions.c.last_seq).where(
+        sessions.c.id.in_([bindparam(f"session{n}") for n in range(_HEADS)])
+    )
+)
+
+
+class Writer:
+    """What one transaction appends to the log of a session whose row it holds."""
+
+    def __init__(self, session_id: str, last_seq: int, now: int) -> None:
+        self.session_id = session_id
+        self._last_seq = last_seq
+        self._now = now
+        self._drafts: list[Draft] = []
+
+    @property
+    def next_seq(self) -> int:
+        """The place that the next draft gets."""
+        return self._last_seq + len(self._drafts) + 1
+
+    def add(self, draft: Draft) -> int:
+        """Say it next; its place in the log."""
+        self._drafts.append(draft)
+        return self._last_seq + len(self._drafts)
+
+    def flush(self) -> Unit[list[Event]]:
+        """Store what was said, once, at the end; the events, to be published after the commit."""
+        if not self._drafts:
+            return []
+        ts = rfc3339(self._now)
+        made = [
+            envelope(draft, session_id=self.session_id, seq=seq, ts=ts)
+            for seq, draft in enumerate(self._drafts, self._last_seq + 1)
+        ]
+        yield _MOVE_HEAD(session=self.session_id, last=self._last_seq + len(made))
+        yield _INSERT.many([_row(event, self._now) for event in made])
+        return made
+
+
+def fenced(lease: Lease, now: int) -> Unit[Writer]:
+    """Hold the session as the lease's owner. Raises LeaseLost."""
+    rows = yield _FENCE(session=lease.session_id, epoch=lease.epoch, now=now)
+    if not rows:
+        raise LeaseLost("The lease was given to somebody else, or the session was deleted.")
+    return Writer(lease.session_id, rows[0][0], now)
+
+
+def held(session_id: str, now: int) -> Unit[Writer]:
+    """Hold the session without a lease. Raises NotFound where it is gone."""
+    rows = yield _HOLD(session=session_id, now=now)
+    if not rows:
+        raise NotFound("There is no such session.")
+    return Writer(session_id, rows[0][0], now)
+
+
+def append(session_id: str, drafts: Sequence[Draft], now: int) -> Unit[list[Event]]:
+    """Append events that change nothing else. Raises NotFound where the session is gone."""
+    writer = yield from held(session_id, now)
+    for draft in drafts:
+        writer.add(draft)
+    return (yield from writer.flush())
+
+
+def read_events(
+    user_id: str, session_id: str, after: int, limit: int
+) -> Unit[tuple[list[Event], int]]:
+    """A page of the user's session's log, and the log's head. Raises NotFound."""
+    head = yield _HEAD(session=session_id, user=user_id)
+    if not head:
+        raise NotFound("There is no such session.")
+    return (yield from tail(session_id, after, limit)), head[0][0]
+
+
+def tail(session_id: str, after: int, limit: int) -> Unit[list[Event]]:
+    """A page of the log of a session that the caller may see; also of one that was just deleted."""
+    rows = yield _TAIL(session=session_id, after=after, limit=limit)
+    return [_event(session_id, row) for row in rows]
+
+
+def heads(session_ids: Sequence[str]) -> Unit[dict[str, int]]:
+    """The last `seq` of each session; one that is gone is missing, one just deleted is not."""
+    found: dict[str, int] = {}
+    for some in _chunks(session_ids):
+        padded = [*some, *[None] * (_HEADS - len(some))]
+        rows = yield _HEADS_OF(**{f"session{n}": each for n, each in enumerate(padded)})
+        found.update((row[0], row[1]) for row in rows)
+    return found
+
+
+def _chunks(session_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(session_ids), _HEADS):
+        yield session_ids[start : start + _HEADS]
+
+
+def _row(event: Event, now: int) -> dict[str, object]:
+    return {
+        "session_id": event.session_id,
+        "seq": event.seq,
+        "at": now,
+        "task_id": event.task_id,
+        "step": event.step,
+        "item_id": event.item_id,
+        "type": event.type,
+        "data": bytes(event.data).decode(),
+    }
+
+
+def _event(session_id: str, row: Row) -> Event:
+    seq, at, task_id, step, item_id, kind, data = row
+    return Event(
+        v=1,
+        seq=seq,
+        ts=rfc3339(at),
+        session_id=session_id,
+        task_id=task_id,
+        step=step,
+        item_id=item_id,
+        type=kind,
+        data=Raw(data.encode()),
+    )
