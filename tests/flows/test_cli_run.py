@@ -1,0 +1,263 @@
+"""`zene run` and what goes with it, as a person types them, against a server of their own."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.model_server import Answer, Call, Fault, ModelServer, Script
+
+PASSWORD = "correct horse battery"
+SECONDS = 60.0
+
+Ended = tuple[int, str, str]
+
+
+@dataclass
+class Program:
+    """A running `zene`, whose output is read as it comes."""
+
+    process: asyncio.subprocess.Process
+    seen: str = ""
+
+    async def until(self, pattern: str) -> re.Match[str]:
+        """Read stdout up to a match."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            while not (found := re.search(pattern, self.seen)):
+                chunk = await self.process.stdout.read(4096)
+                assert chunk, f"ended without {pattern!r}: {self.seen}"
+                self.seen += chunk.decode()
+        return found
+
+    async def end(self, sent: signal.Signals | None = None) -> Ended:
+        """Wait for its end; everything that it wrote."""
+        if sent is not None:
+            self.process.send_signal(sent)
+        async with asyncio.timeout(SECONDS):
+            out, err = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, self.seen + out.decode(), err.decode()
+
+
+@dataclass
+class Zene:
+    """A person at a terminal, with a home, a data folder and a server."""
+
+    home: Path
+    variables: Mapping[str, str]
+    port: int
+    programs: list[Program] = field(default_factory=list)
+
+    async def start(self, *arguments: str) -> Program:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("ZENE_", "OPENAI_"))}
+        environ |= {
+            "HOME": str(self.home),
+            "ZENE_DATA_DIR": str(self.home / "data"),
+            "ZENE_ADMIN_PASSWORD": PASSWORD,
+            "PYTHONUNBUFFERED": "1",
+            **self.variables,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "zene", *arguments,
+            cwd=self.home,
+            env=environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        program = Program(process)
+        self.programs.append(program)
+        return program
+
+    async def __call__(self, *arguments: str, stdin: str = "") -> Ended:
+        """Run a command to its end."""
+        program = await self.start(*arguments)
+        assert program.process.stdin is not None
+        program.process.stdin.write(stdin.encode())
+        return await program.end()
+
+    async def up(self) -> Program:
+        server = await self.start("up", "--port", str(self.port))
+        await server.until(r"ready at http\S+\n")
+        return server
+
+    async def login(self) -> None:
+        code, _, err = await self(
+            "login", f"http://127.0.0.1:{self.port}", "--email", "admin@localhost", stdin=PASSWORD
+        )
+        assert code == 0, err
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for program in reversed(self.programs):
+            if program.process.returncode is None:
+                program.process.kill()
+                await program.process.communicate()
+
+
+def a_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    async with ModelServer({}) as server:
+        yield server
+
+
+@pytest.fixture
+async def zene(tmp_path: Path, model: ModelServer) -> AsyncIterator[Zene]:
+    """Signed in to a running server whose default model is the demo."""
+    variables = {"OPENAI_BASE_URL": f"{model.url}/v1", "OPENAI_API_KEY": "key"}
+    settings = '[models.scripted]\nprovider = "openai"\n'
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "zene.toml").write_text(settings)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "a.txt").write_text("old\n")
+    async with Zene(tmp_path, variables, a_free_port()) as person:
+        await person.up()
+        await person.login()
+        yield person
+
+
+async def test_a_folder_is_worked_on_live_and_the_diff_is_shown(zene: Zene) -> None:
+    code, out, err = await zene("run", "Say hello", "--project", "project")
+    assert code == 0, err
+    assert "$ python3 hello.py" in out
+    assert "Hello from Zene! You asked: Say hello" in out
+    assert "+asked = 'Say hello'" in out
+    assert "succeeded" in err
+    assert [path.name for path in (zene.home / "project").iterdir()] == ["a.txt"]
+
+
+async def test_a_diff_is_applied_where_that_is_asked_for(zene: Zene) -> None:
+    code, out, err = await zene("run", "Say hello", "--project", "project", "--apply")
+    assert code == 0, err
+    assert "Say hello" in (zene.home / "project" / "hello.py").read_text()
+    assert "diff --git" not in out
+
+
+async def test_a_session_is_gone_on_with(zene: Zene) -> None:
+    _, _, err = await zene("run", "First", "--project", "project")
+    session = re.findall(r"ses_\w+", err)[0]
+    code, out, err = await zene("run", "-", "--session", session, stdin="Second\n")
+    assert code == 0, err
+    assert "You asked: Second" in out
+    assert "You asked: First" not in out
+    listed = (await zene("sessions"))[1]
+    assert f"{session}  idle" in listed
+    assert "First" in listed
+
+
+async def test_what_a_model_says_is_not_obeyed_by_the_terminal(
+    zene: Zene, model: ModelServer
+) -> None:
+    evil = "\x1b]0;title\x07 \x9b2J done"
+    calls = [Call(name="shell", arguments={"command": r"printf '\033[2Jcleared'"})]
+    model.scripts["scripted"] = Script(answers=[Answer(text=evil, calls=calls), Answer(text=evil)])
+    code, out, err = await zene("run", evil, "--model", "scripted")
+    assert code == 0, err
+    assert "\\x1b[2Jcleared" in out
+    assert not set("\x1b\x07\x9b") & set(out + err)
+
+
+async def test_a_failed_task_is_told_and_exits_with_1(zene: Zene, model: ModelServer) -> None:
+    model.scripts["scripted"] = Script(answers=[Answer(fault=Fault(status=401))])
+    code, _, err = await zene("run", "Hello", "--model", "scripted")
+    assert code == 1
+    assert "model_unauthorized" in err
+
+
+async def test_an_unknown_model_is_refused_with_its_name(zene: Zene) -> None:
+    code, _, err = await zene("run", "Hello", "--model", "nobodys")
+    assert code in (1, 2)
+    assert "nobodys" in err
+
+
+@pytest.fixture
+def sleeping(model: ModelServer) -> ModelServer:
+    """The model has a command run that takes long."""
+    calls = [Call(name="shell", arguments={"command": "echo begun; sleep 50; echo over"})]
+    model.scripts["scripted"] = Script(answers=[Answer(calls=calls), Answer(text="Slept well.")])
+    return model
+
+
+@pytest.mark.usefixtures("sleeping")
+async def test_ctrl_c_cancels_the_task(zene: Zene) -> None:
+    running = await zene.start("run", "Sleep", "--model", "scripted")
+    await running.until("begun\n")
+    code, out, err = await running.end(signal.SIGINT)
+    assert (code, "over\n" in out) == (130, False), err
+    assert "cancelled" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("sleeping")
+async def test_a_session_is_cancelled_from_elsewhere(zene: Zene) -> None:
+    running = await zene.start("run", "Sleep", "--model", "scripted")
+    await running.until("begun\n")
+    session = re.findall(r"ses_\w+", (await zene("sessions"))[1])[0]
+    code, out, _ = await zene("cancel", session)
+    assert (code, out.startswith("tsk_")) == (0, True)
+    assert (await running.end())[0] == 130
+
+
+@pytest.mark.usefixtures("sleeping")
+async def test_watching_ends_without_ending_the_work(zene: Zene) -> None:
+    running = await zene.start("run", "Sleep", "--model", "scripted")
+    await running.until("begun\n")
+    session = re.findall(r"ses_\w+", (await zene("sessions"))[1])[0]
+    watching = await zene.start("attach", session)
+    await watching.until("begun\n")
+    assert (await watching.end(signal.SIGINT))[0] == 130
+    assert f"{session}  running" in (await zene("sessions"))[1]
+
+
+async def test_calls_that_wait_are_shown_and_answered(zene: Zene) -> None:
+    running = await zene.start("run", "Hello", "--policy", "ask_for_writes")
+    first = (await running.until(r"zene approve (apr_\w+)"))[1]
+    shown = (await zene("approve"))[1]
+    assert first in shown
+    assert '"path": "hello.py"' in shown
+    assert await zene("approve", first, "--session") == (0, f"{first} allowed\n", "")
+    assert (await zene("approve", first))[0] == 1
+    second = (await running.until(rf"zene approve (?!{first})(apr_\w+)"))[1]
+    assert (await zene("approve", second, "--deny", "--note", "Rather not."))[0] == 0
+    code, out, err = await running.end()
+    assert code == 0, err
+    assert "[denied]" in out
+
+
+async def test_a_killed_server_only_interrupts_the_watching(zene: Zene, model: ModelServer) -> None:
+    calls = [Call(name="read_file", arguments={"path": "a.txt"})]
+    slow = Answer(text="word " * 200, calls=calls, delay_ms=10)
+    model.scripts["scripted"] = Script(answers=[slow, Answer(text="The end.")])
+    running = await zene.start("run", "Hello", "--project", "project", "--model", "scripted")
+    await running.until("word word")
+    await zene.programs[0].end(signal.SIGKILL)
+    await zene.up()
+    code, out, err = await running.end()
+    assert code == 0, err
+    assert "The end." in out
+
+
+async def test_the_first_ctrl_c_stops_the_server_cleanly(zene: Zene) -> None:
+    code, _, err = await zene.programs[0].end(signal.SIGINT)
+    assert code == 0
+    assert "Zene has stopped." in err
+    assert "Traceback" not in err
+    code, _, err = await zene("sessions")
+    assert (code, "Is the server running?" in err) == (1, True)
