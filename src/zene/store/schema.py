@@ -20,7 +20,6 @@ from zene.store.columns import flag, identity, metadata, number, partial, usage,
 
 REVISION = "0001"  # of the last migration; a test compares
 
-installation = Table("installation", metadata, identity(), number("created_at"))
 
 users = Table(
     "users",

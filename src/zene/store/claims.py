@@ -1,0 +1,231 @@
+"""Claims: who works on what. Users take turns, a session's tasks go in order, an old epoch is refused.
+
+A lease is the epoch of the session's row and a time on the task's. What nobody extends is taken back
+from here, not from the bus.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from sqlalchemy import bindparam, exists, func, select, update
+
+from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted
+from zene.domain.sessions import Session
+from zene.domain.tasks import POISON_ATTEMPTS, Lease, Task
+from zene.store import ending, rows
+from zene.store.base import Row, Statement, Unit
+from zene.store.log import Writer, fenced, held
+from zene.store.schema import sessions, tasks, users
+
+_before = tasks.alias("before")
+_is_first = ~exists().where(
+    _before.c.session_id == tasks.c.session_id,
+    _before.c.status != "finished",
+    _before.c.place < tasks.c.place,
+)
+_cap = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
+_CANDIDATES = Statement(
+    select(tasks.c.id, tasks.c.session_id, tasks.c.user_id)
+    .join(users, users.c.id == tasks.c.user_id)
+    .where(
+        tasks.c.status == "queued",
+        users.c.disabled_at.is_(None),
+        users.c.active < _cap,
+        _is_first,
+    )
+    .order_by(
+        func.row_number().over(partition_by=tasks.c.user_id, order_by=tasks.c.id),
+        users.c.turn,
+        tasks.c.id,
+    )
+    .limit(bindparam("limit"))
+)
+_next_turn = select(func.max(users.c.turn) + 1).scalar_subquery()
+_TAKE_TURN = Statement(
+    update(users)
+    .where(users.c.id == bindparam("user"), users.c.active < _cap, users.c.disabled_at.is_(None))
+    .values(active=users.c.active + 1, turn=_next_turn)
+    .returning(users.c.id)
+)
+_NEW_EPOCH = Statement(
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"), sessions.c.deleted_at.is_(None))
+    .values(lease_epoch=sessions.c.lease_epoch + 1)
+    .returning(*rows.SESSION, sessions.c.lease_epoch)
+)
+_PREPARE = Statement(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"), tasks.c.status == "queued", _is_first)
+    .values(
+        status="preparing",
+        lease_worker=bindparam("worker"),
+        lease_epoch=bindparam("epoch"),
+        lease_expires_at=bindparam("until"),
+        started_at=func.coalesce(tasks.c.started_at, bindparam("now")),
+    )
+    .returning(*rows.TASK)
+)
+_EXTEND = Statement(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"), tasks.c.lease_epoch == bindparam("epoch"))
+    .values(lease_expires_at=bindparam("until"))
+    .returning(tasks.c.id)
+)
+_REQUEUE = Statement(
+    update(tasks)
+    .where(
+        tasks.c.id == bindparam("task"),
+        tasks.c.status.in_(("preparing", "running")),
+        tasks.c.lease_epoch == bindparam("epoch"),
+    )
+    .values(
+        status="queued",
+        attempt=tasks.c.attempt + bindparam("lost"),
+        losses=tasks.c.losses + bindparam("lost"),
+        worked_ms=tasks.c.worked_ms + bindparam("more_ms"),
+        lease_worker=None,
+        lease_epoch=None,
+        lease_expires_at=None,
+    )
+    .returning(tasks.c.losses)
+)
+_LEASED = (tasks.c.id, tasks.c.session_id, tasks.c.user_id, tasks.c.lease_epoch, tasks.c.status)
+_EXPIRED = Statement(
+    select(*_LEASED)
+    .where(tasks.c.lease_epoch.is_not(None), tasks.c.lease_expires_at < bindparam("now"))
+    .order_by(tasks.c.lease_expires_at)
+    .limit(bindparam("limit"))
+)
+_ALL_LEASED = Statement(select(*_LEASED).where(tasks.c.lease_epoch.is_not(None)))
+_IS_CANCELLING = Statement(
+    select(tasks.c.id).where(tasks.c.id == bindparam("task"), tasks.c.status == "cancelling")
+)
+
+
+_END_THIS_EPOCH = Statement(
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"), sessions.c.lease_epoch == bindparam("epoch"))
+    .values(lease_epoch=sessions.c.lease_epoch + 1)
+    .returning(sessions.c.id)
+)
+_UNDO_RELEASE = Statement(
+    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active + 1)
+)
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """A task that was handed out, and the events of that."""
+
+    lease: Lease
+    task: Task
+    session: Session
+    events: Sequence[Event]
+
+
+def claim(
+    *, worker: str, now: int, lease_seconds: float, limit: int, user_cap: int
+) -> Unit[list[Claim]]:
+    """Hand out what is ready, to users in turn, within every user's cap; one task of a user before the
+    second of any.
+    """
+    until = now + round(lease_seconds * 1000)
+    claims = []
+    for task_id, session_id, user_id in (yield _CANDIDATES(cap=user_cap, limit=limit)):
+        if not (yield _TAKE_TURN(user=user_id, cap=user_cap)):
+            continue
+        taken = yield from _take(task_id, session_id, worker, now, until)
+        if taken is None:
+            yield ending.RELEASE_USER(user=user_id)
+        else:
+            claims.append(taken)
+    return claims
+
+
+def extend(leases: Sequence[Lease], *, now: int, lease_seconds: float) -> Unit[list[Lease]]:
+    """Extend leases; those that are still held."""
+    until = now + round(lease_seconds * 1000)
+    kept = []
+    for lease in leases:
+        if (yield _EXTEND(task=lease.task_id, epoch=lease.epoch, until=until)):
+            kept.append(lease)  # noqa: PERF401 - a unit yields, a comprehension cannot
+    return kept
+
+
+def hand_over(lease: Lease, *, now: int, worked_ms: int) -> Unit[list[Event]]:
+    """Give a task back to the queue. Its open calls stay open, for the next run to settle. Raises LeaseLost."""
+    yield ending.RELEASE_USER(user=lease.user_id)
+    writer = yield from fenced(lease, now)
+    yield ending.END_EPOCH(session=lease.session_id)
+    yield from _give_back(writer, lease.task_id, lease.epoch, "hand_over", now, worked_ms)
+    return (yield from writer.flush())
+
+
+def sweep_leases(*, now: int, limit: int) -> Unit[list[tuple[str, list[Event]]]]:
+    """Take back what nobody has extended: back to the queue, or to its end."""
+    return (yield from _take_back((yield _EXPIRED(now=now, limit=limit)), now))
+
+
+def take_over_all(*, now: int) -> Unit[list[tuple[str, list[Event]]]]:
+    """Take back every lease: for the start of an installation's only worker."""
+    return (yield from _take_back((yield _ALL_LEASED()), now))
+
+
+def cancelling(task_ids: Sequence[str]) -> Unit[list[str]]:
+    """Which of them somebody wants to be cancelled."""
+    found = []
+    for task_id in task_ids:
+        found += [row[0] for row in (yield _IS_CANCELLING(task=task_id))]
+    return found
+
+
+def _take(task_id: str, session_id: str, worker: str, now: int, until: int) -> Unit[Claim | None]:
+    found = yield _NEW_EPOCH(session=session_id)
+    if not found:
+        return None
+    epoch = found[0][-1]
+    prepared = yield _PREPARE(task=task_id, worker=worker, epoch=epoch, until=until, now=now)
+    if not prepared:
+        return None
+    session, task = rows.session(found[0][:-1]), rows.task(prepared[0])
+    writer = Writer(session_id, session.last_seq, now)
+    body = TaskStarted(attempt=task.attempt, worker=worker)
+    writer.add(Draft(body=body, task_id=task_id))
+    lease = Lease(
+        worker=worker, session_id=session_id, task_id=task_id, user_id=task.user_id, epoch=epoch
+    )
+    return Claim(lease=lease, task=task, session=session, events=(yield from writer.flush()))
+
+
+def _take_back(found: Sequence[Row], now: int) -> Unit[list[tuple[str, list[Event]]]]:
+    swept = []
+    for task_id, session_id, user_id, epoch, status in found:
+        yield ending.RELEASE_USER(user=user_id)
+        if not (yield _END_THIS_EPOCH(session=session_id, epoch=epoch)):
+            yield _UNDO_RELEASE(user=user_id)  # somebody else has taken it back
+            continue
+        writer = yield from held(session_id, now)
+        if status == "cancelling":
+            yield from ending.finish(writer, task_id, "cancelled", now=now)
+        else:
+            yield from _give_back(writer, task_id, epoch, "lease_expired", now, 0)
+        swept.append((session_id, (yield from writer.flush())))
+    return swept
+
+
+def _give_back(
+    writer: Writer, task_id: str, epoch: int, reason: str, now: int, worked_ms: int
+) -> Unit[None]:
+    """Queue it again, its half-made step charged and closed; the end of one that kills its workers."""
+    lost = int(reason == "lease_expired")
+    queued = yield _REQUEUE(task=task_id, epoch=epoch, lost=lost, more_ms=worked_ms)
+    if not queued:
+        yield from ending.finish(writer, task_id, "cancelled", now=now)
+        return
+    if lost and queued[0][0] >= POISON_ATTEMPTS:
+        message = f"It ended {POISON_ATTEMPTS} workers in a row without completing a step."
+        error = ErrorBody(code="poison", message=message)
+        yield from ending.finish(writer, task_id, "failed", error, now=now)
+        return
+    yield from ending.settle_step(writer, task_id, now)
+    yield from ending.close_items(writer, task_id, calls=False)
+    writer.add(Draft(body=TaskResumed(reason=reason), task_id=task_id))

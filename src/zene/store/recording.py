@@ -1,0 +1,364 @@
+"""What a worker's batch makes true: every effect of its drafts, and their events, in one fenced unit."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from sqlalchemy import bindparam, insert, or_, select, update
+
+from zene.domain.approvals import arguments_hash
+from zene.domain.errors import Conflict
+from zene.domain.events import (
+    CALL_KINDS,
+    ApprovalRequested,
+    Draft,
+    Event,
+    ItemCompleted,
+    ItemStarted,
+    StepFinished,
+    StepStarted,
+    TaskFinished,
+    TaskWaiting,
+)
+from zene.domain.messages import Compaction, ToolCall
+from zene.domain.situation import Grant, Granted, Refused
+from zene.domain.tasks import Lease
+from zene.domain.times import milliseconds
+from zene.store import ending
+from zene.store.base import Statement, Unit
+from zene.store.log import Writer, fenced
+from zene.store.schema import approvals, items, model_calls, sessions, tasks
+
+LEAST_OUTPUT = 1024  # tokens; a call that could say less is not worth its input
+
+_RUN = Statement(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"), tasks.c.status == "preparing")
+    .values(status="running")
+)
+_START_ITEM = Statement(
+    insert(items).values(
+        id=bindparam("item"),
+        session_id=bindparam("session"),
+        task_id=bindparam("task"),
+        step=bindparam("at_step"),
+        place=bindparam("seq"),
+        kind=bindparam("as_kind"),
+        status="open",
+        call_id=bindparam("call"),
+        content=bindparam("text"),
+    )
+)
+_COMPACT = Statement(
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values(history_from=bindparam("seq"))
+)
+_INTEND = Statement(
+    update(items)
+    .where(
+        items.c.id == bindparam("item"),
+        items.c.task_id == bindparam("task"),
+        items.c.status == "open",
+        items.c.intent_epoch.is_(None),
+    )
+    .values(intent_epoch=bindparam("epoch"))
+    .returning(items.c.asked, items.c.content)
+)
+_USE_APPROVAL = Statement(
+    update(approvals)
+    .where(
+        approvals.c.item_id == bindparam("item"),
+        approvals.c.status == "allowed",
+        approvals.c.used == 0,
+        approvals.c.arguments_hash == bindparam("hash"),
+    )
+    .values(used=1)
+    .returning(approvals.c.id)
+)
+_ASK = Statement(
+    insert(approvals).values(
+        id=bindparam("approval"),
+        session_id=bindparam("session"),
+        task_id=bindparam("task"),
+        item_id=bindparam("item"),
+        user_id=bindparam("user"),
+        name=bindparam("tool"),
+        arguments=bindparam("exact"),
+        arguments_hash=bindparam("hash"),
+        summary=bindparam("told"),
+        risk=bindparam("danger"),
+        status="pending",
+        used=0,
+        note="",
+        created_at=bindparam("now"),
+        expires_at=bindparam("until"),
+    )
+)
+_MARK_ASKED = Statement(update(items).where(items.c.id == bindparam("item")).values(asked=1))
+_RESERVE = Statement(
+    update(tasks)
+    .where(
+        tasks.c.id == bindparam("task"),
+        tasks.c.status.in_(("preparing", "running")),
+        or_(
+            tasks.c.max_tokens_total.is_(None),
+            tasks.c.input_tokens + tasks.c.output_tokens + tasks.c.reserved + bindparam("total")
+            <= tasks.c.max_tokens_total,
+        ),
+    )
+    .values(
+        status="running", reserved=tasks.c.reserved + bindparam("total"), steps=bindparam("at_step")
+    )
+    .returning(tasks.c.id)
+)
+_LEFT = Statement(
+    select(
+        tasks.c.max_tokens_total - tasks.c.input_tokens - tasks.c.output_tokens - tasks.c.reserved
+    ).where(tasks.c.id == bindparam("task"))
+)
+_OPEN_CALL = Statement(
+    insert(model_calls).values(
+        task_id=bindparam("task"),
+        step=bindparam("at_step"),
+        session_id=bindparam("session"),
+        user_id=bindparam("user"),
+        model=bindparam("named"),
+        place=bindparam("seq"),
+        status="open",
+        input_bound=bindparam("bound"),
+        output_cap=bindparam("cap"),
+        started_at=bindparam("now"),
+    )
+)
+_SETTLE_CALL = Statement(
+    update(model_calls)
+    .where(
+        model_calls.c.task_id == bindparam("task"),
+        model_calls.c.step == bindparam("at_step"),
+        model_calls.c.status == "open",
+    )
+    .values(
+        status="settled",
+        input_tokens=bindparam("input"),
+        output_tokens=bindparam("output"),
+        cached_tokens=bindparam("cached"),
+        cache_write_tokens=bindparam("written"),
+        reasoning_tokens=bindparam("reasoning"),
+        estimated=bindparam("guess"),
+        cost=bindparam("price"),
+        ended_at=bindparam("now"),
+    )
+    .returning(model_calls.c.model, model_calls.c.input_bound + model_calls.c.output_cap)
+)
+_WAIT = Statement(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"), tasks.c.status.in_(("preparing", "running")))
+    .values(
+        status="waiting",
+        waiting_on=bindparam("reason"),
+        worked_ms=tasks.c.worked_ms + bindparam("more_ms"),
+        lease_worker=None,
+        lease_epoch=None,
+        lease_expires_at=None,
+    )
+    .returning(tasks.c.id)
+)
+
+
+class Recorded(Struct, frozen=True):
+    """The events of a batch, to be published, and the answer where it asked for tokens."""
+
+    events: Sequence[Event]
+    grant: Grant | None
+
+
+class _Batch(Struct, frozen=True, kw_only=True):
+    lease: Lease
+    writer: Writer
+    intents: Sequence[str]
+    reserve: int | None
+    output_cap: int
+    now: int
+    worked_ms: int
+
+
+def record(  # noqa: PLR0913 - a batch, field by field
+    lease: Lease,
+    drafts: Sequence[Draft],
+    *,
+    intents: Sequence[str] = (),
+    reserve: int | None = None,
+    output_cap: int = 0,
+    now: int,
+    worked_ms: int = 0,
+) -> Unit[Recorded]:
+    """Commit a batch as the lease's owner. `output_cap` is what the model call may have at most; where its
+    tokens are refused, StepStarted and nothing else of the batch is left out. Raises LeaseLost.
+    """
+    ends = isinstance(drafts[-1].body, TaskFinished | TaskWaiting)
+    if ends:
+        yield ending.RELEASE_USER(user=lease.user_id)
+    writer = yield from fenced(lease, now)
+    batch = _Batch(
+        lease=lease,
+        writer=writer,
+        intents=intents,
+        reserve=reserve,
+        output_cap=output_cap,
+        now=now,
+        worked_ms=worked_ms,
+    )
+    yield _RUN(task=lease.task_id)
+    grant: Grant | None = None
+    for draft in drafts:
+        grant = (yield from _apply(batch, draft)) or grant
+    for item_id in intents:
+        yield from _intend(batch, item_id)
+    if ends:
+        yield ending.END_EPOCH(session=lease.session_id)
+    return Recorded((yield from writer.flush()), grant)
+
+
+def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:
+    """The draft's event and its effect. `match` by what has one; every other event only tells."""
+    writer, task_id, now = batch.writer, batch.lease.task_id, batch.now
+    match draft.body:
+        case ItemStarted():
+            yield from _start_item(batch, draft, draft.body)
+        case ItemCompleted():
+            yield from _complete_item(writer, draft)
+        case StepStarted():
+            return (yield from _reserve(batch, draft))
+        case StepFinished():
+            yield from _settle(batch, draft, draft.body)
+        case ApprovalRequested():
+            yield from _ask(batch, draft, draft.body)
+        case TaskWaiting(on=reason):
+            waits = yield _WAIT(task=task_id, reason=reason, more_ms=batch.worked_ms)
+            if waits:
+                writer.add(draft)
+            else:
+                yield from ending.finish(
+                    writer, task_id, "cancelled", now=now, worked_ms=batch.worked_ms
+                )
+        case TaskFinished(outcome=outcome, error=error):
+            yield from ending.finish(
+                writer, task_id, outcome, error, now=now, worked_ms=batch.worked_ms
+            )
+        case _:
+            writer.add(draft)
+    return None
+
+
+def _start_item(batch: _Batch, draft: Draft, body: ItemStarted) -> Unit[None]:
+    call = draft.content if body.kind in CALL_KINDS else None
+    yield _START_ITEM(
+        item=body.item_id,
+        session=batch.lease.session_id,
+        task=batch.lease.task_id,
+        at_step=draft.step or 0,
+        seq=batch.writer.add(draft),
+        as_kind=body.kind,
+        call=body.call_id,
+        text=None if call is None else ending.encoded(call),
+    )
+
+
+def _complete_item(writer: Writer, draft: Draft) -> Unit[None]:
+    seq = writer.next_seq
+    yield from ending.complete_item(writer, draft)
+    if isinstance(draft.content, Compaction):
+        yield _COMPACT(session=writer.session_id, seq=seq)
+
+
+def _reserve(batch: _Batch, draft: Draft) -> Unit[Grant]:
+    """Reserve the call's worst case; the output cap is lowered where less than it is left."""
+    lease, step, bound = batch.lease, draft.step or 0, batch.reserve or 0
+    cap = yield from _reservable(lease.task_id, bound, batch.output_cap, step)
+    if cap is None:
+        return Refused("exhausted")
+    yield _OPEN_CALL(
+        task=lease.task_id,
+        at_step=step,
+        session=lease.session_id,
+        user=lease.user_id,
+        named=draft.body.model if isinstance(draft.body, StepStarted) else "",
+        seq=batch.writer.add(draft),
+        bound=bound,
+        cap=cap,
+        now=batch.now,
+    )
+    return Granted(cap)
+
+
+def _reservable(task_id: str, bound: int, cap: int, step: int) -> Unit[int | None]:
+    """Reserve input and output; the output cap that was, None where not even the least fits."""
+    if (yield _RESERVE(task=task_id, total=bound + cap, at_step=step)):
+        return cap
+    left = (yield _LEFT(task=task_id))[0][0]
+    if left is None or left - bound < LEAST_OUTPUT:
+        return None
+    lower = min(left - bound, cap)
+    reserved = yield _RESERVE(task=task_id, total=bound + lower, at_step=step)
+    return lower if reserved else None
+
+
+def _settle(batch: _Batch, draft: Draft, body: StepFinished) -> Unit[None]:
+    lease, usage = batch.lease, body.usage
+    settled = yield _SETTLE_CALL(
+        task=lease.task_id,
+        at_step=draft.step,
+        input=usage.input_tokens,
+        output=usage.output_tokens,
+        cached=usage.cached_tokens,
+        written=usage.cache_write_tokens,
+        reasoning=usage.reasoning_tokens,
+        guess=int(usage.estimated),
+        price=body.cost,
+        now=batch.now,
+    )
+    for model, reserved in settled:
+        yield from ending.add_usage(
+            lease.task_id,
+            lease.user_id,
+            model,
+            usage,
+            body.cost,
+            freed=reserved,
+            now=batch.now,
+            is_whole=True,
+        )
+        batch.writer.add(draft)
+
+
+def _ask(batch: _Batch, draft: Draft, body: ApprovalRequested) -> Unit[None]:
+    exact = bytes(body.arguments).decode()
+    yield _ASK(
+        approval=body.approval_id,
+        session=batch.lease.session_id,
+        task=batch.lease.task_id,
+        item=body.item_id,
+        user=batch.lease.user_id,
+        tool=body.name,
+        exact=exact,
+        hash=arguments_hash(body.name, exact),
+        told=body.summary,
+        danger=body.risk,
+        now=batch.now,
+        until=milliseconds(body.expires_at),
+    )
+    yield _MARK_ASKED(item=body.item_id)
+    batch.writer.add(draft)
+
+
+def _intend(batch: _Batch, item_id: str) -> Unit[None]:
+    """Write down that a call's effect begins; one that was asked about needs its unused permission."""
+    begun = yield _INTEND(item=item_id, task=batch.lease.task_id, epoch=batch.lease.epoch)
+    if not begun:
+        raise Conflict(f"The call {item_id} has begun or ended before.", code="call_begun")
+    asked, content = begun[0]
+    if asked:
+        call = ending.decoded(content)
+        exact = arguments_hash(call.name, call.arguments) if isinstance(call, ToolCall) else ""
+        if not (yield _USE_APPROVAL(item=item_id, hash=exact)):
+            raise Conflict(f"Nobody allowed the call {item_id}.", code="not_allowed")

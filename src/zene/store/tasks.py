@@ -1,0 +1,154 @@
+"""Tasks as their users see them: submitted, looked at, cancelled."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from zene.domain.errors import NotFound
+from zene.domain.events import Draft, Event, TaskQueued
+from zene.domain.tasks import Task
+from zene.store import ending, rows
+from zene.store.base import Row, Statement, Unit
+from zene.store.log import held
+from zene.store.schema import sessions, tasks
+
+_OWN_SESSION = Statement(
+    select(sessions.c.model, sessions.c.effort).where(
+        sessions.c.id == bindparam("session"),
+        sessions.c.user_id == bindparam("user"),
+        sessions.c.deleted_at.is_(None),
+    )
+)
+_INSERT = Statement(
+    insert(tasks).values(
+        id=bindparam("task"),
+        session_id=bindparam("session"),
+        user_id=bindparam("user"),
+        place=bindparam("seq"),
+        prompt=bindparam("text"),
+        model=bindparam("named"),
+        effort=bindparam("how_hard"),
+        status="queued",
+        max_tokens_total=bindparam("most"),
+        created_at=bindparam("now"),
+    )
+)
+_ahead = tasks.alias("ahead")
+_POSITION = (
+    select(func.count())
+    .where(
+        _ahead.c.session_id == tasks.c.session_id,
+        _ahead.c.status != "finished",
+        _ahead.c.place < tasks.c.place,
+    )
+    .scalar_subquery()
+)
+_UNFINISHED = Statement(
+    select(func.count()).where(
+        tasks.c.session_id == bindparam("session"), tasks.c.status != "finished"
+    )
+)
+_owned = (
+    sessions.c.id == tasks.c.session_id,
+    sessions.c.user_id == bindparam("user"),
+    sessions.c.deleted_at.is_(None),
+)
+_GET = Statement(
+    select(*rows.TASK, _POSITION)
+    .join(sessions, _owned[0])
+    .where(tasks.c.id == bindparam("task"), *_owned[1:])
+)
+_LIST = Statement(
+    select(*rows.TASK, _POSITION)
+    .join(sessions, _owned[0])
+    .where(
+        tasks.c.session_id == bindparam("session"),
+        tasks.c.id > bindparam("after"),
+        *_owned[1:],
+    )
+    .order_by(tasks.c.id)
+    .limit(bindparam("limit"))
+)
+_CANCEL_LEASED = Statement(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"), tasks.c.status.in_(("preparing", "running")))
+    .values(status="cancelling")
+    .returning(tasks.c.id)
+)
+
+
+def submit(  # noqa: PLR0913 - what a request has
+    *,
+    id: str,  # noqa: A002 - the field's name
+    user_id: str,
+    session_id: str,
+    prompt: str,
+    model: str | None,
+    effort: str | None,
+    max_tokens_total: int | None,
+    now: int,
+) -> Unit[tuple[Task, int, list[Event]]]:
+    """Accept a task: its row, which is its queue entry too, and its first event; and its place in the
+    session. Raises NotFound for a session that is not the user's.
+    """
+    own = yield _OWN_SESSION(session=session_id, user=user_id)
+    if not own:
+        raise NotFound("There is no such session.")
+    writer = yield from held(session_id, now)
+    position: int = (yield _UNFINISHED(session=session_id))[0][0]
+    seq = writer.add(Draft(body=TaskQueued(prompt=prompt, position=position), task_id=id))
+    yield _INSERT(
+        task=id,
+        session=session_id,
+        user=user_id,
+        seq=seq,
+        text=prompt,
+        named=model or own[0][0],
+        how_hard=effort or own[0][1],
+        most=max_tokens_total,
+        now=now,
+    )
+    events = yield from writer.flush()
+    task, _ = yield from get_task(user_id, id)
+    return task, position, events
+
+
+def get_task(user_id: str, task_id: str) -> Unit[tuple[Task, int | None]]:
+    """A task of the user's and, while it is queued, how many of its session are before it. Raises NotFound."""
+    found = yield _GET(task=task_id, user=user_id)
+    if not found:
+        raise NotFound("There is no such task.")
+    return _with_position(found[0])
+
+
+def list_tasks(
+    user_id: str, session_id: str, cursor: str | None, limit: int
+) -> Unit[tuple[list[tuple[Task, int | None]], str | None]]:
+    """The tasks of the user's session, oldest first, and the cursor of the next page. Raises NotFound."""
+    if not (yield _OWN_SESSION(session=session_id, user=user_id)):
+        raise NotFound("There is no such session.")
+    found = yield _LIST(session=session_id, user=user_id, after=cursor or "", limit=limit + 1)
+    page = [_with_position(row) for row in found[:limit]]
+    return page, page[-1][0].id if len(found) > limit else None
+
+
+def request_cancel(
+    user_id: str, task_id: str, now: int
+) -> Unit[tuple[Task, Sequence[Event], bool]]:
+    """Cancel: at once where no worker has it, else by whoever has; whether one has. A task that has ended
+    stays as it is. Raises NotFound.
+    """
+    task, _ = yield from get_task(user_id, task_id)
+    writer = yield from held(task.session_id, now)
+    leased = bool((yield _CANCEL_LEASED(task=task_id)))
+    task, _ = yield from get_task(user_id, task_id)
+    if task.status not in ("cancelling", "finished"):
+        yield from ending.finish(writer, task_id, "cancelled", now=now)
+    events = yield from writer.flush()
+    task, _ = yield from get_task(user_id, task_id)
+    return task, events, leased or task.status == "cancelling"
+
+
+def _with_position(row: Row) -> tuple[Task, int | None]:
+    task = rows.task(row)
+    return task, row[-1] if task.status == "queued" else None

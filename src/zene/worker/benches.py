@@ -1,0 +1,167 @@
+"""A session's workspace and sandbox, as its tasks use them: one of each, kept for a while between tasks.
+
+The workspace is opened and the sandbox started when first needed; a task warms its sandbox up while
+the model is thinking. An idle bench is dropped after `idle_seconds`; the workspace is durable, the
+sandbox is not.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from zene.domain.errors import SandboxGone
+from zene.domain.sessions import Session
+from zene.sandbox.base import Command, Exit, Limits, Outcome, Output, Provider, Sandbox, Spec
+from zene.tools.base import Entry
+from zene.workspaces.workspaces import Workspace, Workspaces
+
+
+class Bench:
+    """Implements `tools.base.Workbench` for one session. Closing it twice is harmless."""
+
+    def __init__(self, session: Session, host: "Host") -> None:
+        self.users = 0
+        self.idle_since = time.monotonic()
+        self._session = session
+        self._host = host
+        self._workspace: Workspace | None = None
+        self._sandbox: Sandbox | None = None
+        self._opening = asyncio.Lock()
+
+    async def warm_up(self) -> None:
+        """Open the workspace and start the sandbox, if they are not there."""
+        await self._ready()
+
+    async def run(self, command: Command) -> AsyncGenerator[Output | Exit, None]:
+        """Run it in the sandbox; one that has ended is started anew for the next command."""
+        sandbox = await self._ready()
+        try:
+            async with aclosing(sandbox.run(command)) as outputs:
+                async for output in outputs:
+                    yield output
+        except SandboxGone:
+            await self._forget(sandbox)
+            raise
+
+    async def read(self, path: str, limit: int) -> bytes:
+        """The first `limit` bytes of a file of the workspace."""
+        return await (await self._open()).files.read(path, limit)
+
+    async def write(self, path: str, content: bytes) -> None:
+        """Write a file of the workspace whole."""
+        await (await self._open()).files.write(path, content)
+
+    async def list(self, path: str) -> Sequence[Entry]:
+        """The names in a folder of the workspace."""
+        page = await (await self._open()).files.list(path)
+        return [Entry(name=e.name, kind=e.kind, size=e.size) for e in page.entries]
+
+    async def outcome(self, call_id: str) -> Outcome | None:
+        """What the running sandbox, if any, remembers of a call."""
+        if self._sandbox is None:
+            return None
+        try:
+            return await self._sandbox.outcome(call_id)
+        except SandboxGone:
+            return None
+
+    async def kill(self) -> None:
+        """End the sandbox and everything in it; the workspace stays open."""
+        if self._sandbox is not None:
+            await self._forget(self._sandbox)
+
+    async def close(self) -> None:
+        """End the sandbox and let go of the workspace."""
+        async with self._opening:
+            sandbox, self._sandbox = self._sandbox, None
+            if sandbox is not None:
+                await sandbox.close()
+            workspace, self._workspace = self._workspace, None
+            if workspace is not None:
+                await workspace.release()
+
+    async def _open(self) -> Workspace:
+        async with self._opening:
+            return await self._opened()
+
+    async def _opened(self) -> Workspace:
+        if self._workspace is None:
+            workspaces, session = self._host.workspaces, self._session
+            await workspaces.create(session.id, session.project_id)
+            self._workspace = await workspaces.acquire(session.id)
+        return self._workspace
+
+    async def _ready(self) -> Sandbox:
+        async with self._opening:
+            if self._sandbox is None:
+                workspace = await self._opened()
+                self._sandbox = await self._host.sandboxes.open(
+                    Spec(
+                        label=self._session.id,
+                        folders=workspace.folders,
+                        limits=self._host.limits,
+                        read_only_paths=self._host.read_only_paths,
+                    )
+                )
+            return self._sandbox
+
+    async def _forget(self, sandbox: Sandbox) -> None:
+        if self._sandbox is sandbox:
+            self._sandbox = None
+        await sandbox.close()
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """What all benches of a worker share."""
+
+    workspaces: Workspaces
+    sandboxes: Provider
+    limits: Limits = Limits()
+    read_only_paths: tuple[Path, ...] = ()
+    idle_seconds: float = 30.0
+
+
+class Benches:
+    """All benches of this worker."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._benches: dict[str, Bench] = {}
+
+    @asynccontextmanager
+    async def use(self, session: Session) -> AsyncGenerator[Bench, None]:
+        """The session's bench, for one task."""
+        bench = self._benches.get(session.id)
+        if bench is None:
+            bench = self._benches[session.id] = Bench(session, self._host)
+        bench.users += 1
+        try:
+            yield bench
+        finally:
+            bench.users -= 1
+            bench.idle_since = time.monotonic()
+
+    async def drop(self, session_id: str) -> None:
+        """Close a session's bench now, whoever uses it; kill what else runs under its label."""
+        bench = self._benches.pop(session_id, None)
+        if bench is not None:
+            await bench.close()
+        await self._host.sandboxes.kill(session_id)
+
+    async def drop_idle(self) -> None:
+        """Close the benches that no task has used for a while."""
+        limit = time.monotonic() - self._host.idle_seconds
+        for session_id, bench in list(self._benches.items()):
+            if bench.users == 0 and bench.idle_since < limit:
+                del self._benches[session_id]
+                await bench.close()
+
+    async def close(self) -> None:
+        """Close them all."""
+        while self._benches:
+            _, bench = self._benches.popitem()
+            await bench.close()

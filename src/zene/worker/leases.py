@@ -1,0 +1,37 @@
+"""Leases: how a claimed task survives a slow worker and outlives a dead one.
+
+A worker extends its leases while it works, all in one unit. A lease that nobody extends for
+`lease_seconds` is taken as proof of death, and its task goes back to the queue from the store.
+"""
+
+from collections.abc import Mapping
+
+from zene import telemetry
+from zene.store import tasks
+from zene.worker.desk import Desk, now_ms
+from zene.worker.runner import Runner
+
+log = telemetry.logger(__name__)
+
+
+class Leases:
+    """Renews the leases of the running tasks, and stops those that have lost theirs."""
+
+    def __init__(self, desk: Desk, runners: Mapping[str, Runner]) -> None:
+        self._desk = desk
+        self._runners = runners
+
+    async def renew(self) -> float:
+        """Extend every lease; seconds until the next time."""
+        seconds = self._desk.terms.lease_seconds
+        runners = list(self._runners.values())
+        if runners:
+            held = await self._desk.store.write(
+                tasks.extend, [r.lease for r in runners], now=now_ms(), lease_seconds=seconds
+            )
+            kept = {lease.task_id for lease in held}
+            for runner in runners:
+                if runner.lease.task_id not in kept and not runner.is_over:
+                    log.warning("lease.lost", task=runner.lease.task_id, epoch=runner.lease.epoch)
+                    runner.lose()
+        return seconds / 3

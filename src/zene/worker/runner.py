@@ -1,0 +1,222 @@
+"""The runner: drives the agent's loop through one task, and is the only one that stores what it says.
+
+Each batch is committed and published before the loop is asked for the next. The loop can be left after
+any batch, so every way to stop a task (cancel, time limit, lost lease, hand-over) is the same: stop
+driving, end the sandbox where its commands may not go on, and write how it ended.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Literal
+
+from zene import telemetry
+from zene.agent.base import Batch, Limits
+from zene.agent.loop import run as run_agent
+from zene.domain.errors import LeaseLost, Unavailable, ZeneError
+from zene.domain.events import Draft, ErrorBody, Event, TaskFinished, TaskWaiting
+from zene.domain.messages import Usage
+from zene.domain.situation import Grant
+from zene.domain.tasks import Lease, Outcome
+from zene.store import tasks
+from zene.store.tasks import Claim, Recorded
+from zene.tools.toolbox import TOOLS
+from zene.worker.benches import Bench
+from zene.worker.desk import Desk, now_ms
+from zene.worker.live import Publisher
+from zene.worker.operations import TaskOperations
+
+if TYPE_CHECKING:
+    from zene.llm.base import Provider
+
+Ending = Literal["cancelled", "timed_out", "lost", "handed_over"]
+RETRY_SECONDS = 0.5
+
+log = telemetry.logger(__name__)
+
+
+class Runner:
+    """One task from its claim to its last event, or to somebody else's hands."""
+
+    def __init__(self, desk: Desk, claim: Claim) -> None:
+        self.lease: Lease = claim.lease
+        self.session_id = claim.session.id
+        self.owner: asyncio.Task[None] | None = None
+        self._desk = desk
+        self._task = claim.task
+        self._session = claim.session
+        self._model: Provider | None = None
+        self._publisher = Publisher(desk.bus, claim.session.id)
+        self._ending: Ending | None = None
+        self._error: ErrorBody | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._commits: asyncio.Task[Recorded] | None = None
+        self._handing_over = False
+        self._began_ms = now_ms()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the task has ended or is about to."""
+        return self._ending is not None or (self._work is not None and self._work.done())
+
+    def cancel(self) -> None:
+        """End the task as cancelled."""
+        self._stop("cancelled")
+
+    def lose(self) -> None:
+        """Stop at once: somebody else owns the task."""
+        self._stop("lost")
+
+    def interrupt(self) -> None:
+        """Hand the task over now, in the middle of whatever it does."""
+        self._stop("handed_over")
+
+    def hand_over(self) -> None:
+        """Hand the task over after its next batch."""
+        self._handing_over = True
+
+    async def run(self) -> None:
+        """Drive the task. Raises nothing but CancelledError."""
+        async with self._desk.benches.use(self._session) as bench:
+            async with asyncio.TaskGroup() as scope:
+                helpers = [
+                    scope.create_task(self._publisher.run()),
+                    scope.create_task(self._warm_up(bench)),
+                ]
+                self._work = scope.create_task(self._drive(bench))
+                if self._ending is not None:
+                    self._work.cancel()
+                await asyncio.wait([self._work])
+                for helper in helpers:
+                    helper.cancel()
+            await self._end(bench)
+
+    def _stop(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+            if self._work is not None:
+                self._work.cancel()
+
+    async def _warm_up(self, bench: Bench) -> None:
+        try:
+            await bench.warm_up()
+        except ZeneError as err:
+            log.warning("sandbox.not_warm", task=self.lease.task_id, error=err.message)
+
+    async def _drive(self, bench: Bench) -> None:
+        seconds = max(self._deadline_ms() - now_ms(), 0) / 1000
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await self._steps(bench)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._ending = self._ending or "timed_out"
+        except LeaseLost:
+            self._ending = "lost"
+        except ZeneError as err:
+            self._error = ErrorBody(code=err.code, message=err.message)
+        except Exception as err:  # the runner's edge: whatever it is, the task ends
+            log.exception("task.broke", task=self.lease.task_id)
+            self._error = ErrorBody(
+                code="internal", message=f"Zene failed inside ({type(err).__name__}); see its log."
+            )
+
+    async def _steps(self, bench: Bench) -> None:
+        desk = self._desk
+        model = self._model = desk.model(self._task.model)
+        situation = await desk.store.read(tasks.situation, self.lease)
+        operations = TaskOperations(desk, self.lease, bench, self._publisher)
+        loop = run_agent(
+            situation,
+            model=model,
+            tools=TOOLS,
+            ops=operations,
+            limits=Limits(steps=desk.terms.max_steps, deadline_ms=self._deadline_ms()),
+        )
+        async with aclosing(loop):
+            grant: Grant | None = None
+            while (batch := await _next(loop, grant)) is not None:
+                grant = await self._commit(batch)
+                if isinstance(batch.drafts[-1].body, TaskFinished | TaskWaiting):
+                    return
+                if self._handing_over:
+                    self._ending = self._ending or "handed_over"
+                    return
+
+    async def _commit(self, batch: Batch) -> Grant | None:
+        """Commit and publish. A cancel in the middle loses neither: `_end` waits for both."""
+        self._commits = asyncio.create_task(self._record(batch))
+        recorded = await asyncio.shield(self._commits)
+        return recorded.grant
+
+    async def _record(self, batch: Batch) -> Recorded:
+        recorded = await self._patiently(batch)
+        await self._publisher.events(recorded.events)
+        return recorded
+
+    async def _patiently(self, batch: Batch) -> Recorded:
+        """Record the batch; a store that is away is waited for as long as a lease lasts."""
+        deadline = now_ms() + self._desk.terms.lease_seconds * 1000
+        while True:
+            try:
+                return await self._desk.store.write(
+                    tasks.record,
+                    self.lease,
+                    batch.drafts,
+                    intents=batch.intents,
+                    reserve=batch.reserve,
+                    output_cap=self._model.info.output_cap if self._model else 0,
+                    now=now_ms(),
+                    worked_ms=self._worked_ms(),
+                )
+            except Unavailable:
+                if now_ms() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _deadline_ms(self) -> int:
+        allowed = int(self._desk.terms.max_work_seconds * 1000)
+        return self._began_ms + allowed - self._task.worked_ms
+
+    def _worked_ms(self) -> int:
+        return now_ms() - self._began_ms
+
+    async def _end(self, bench: Bench) -> None:
+        """Write how it ended, unless the loop has; by then nothing of it is being committed."""
+        if self._commits is not None:
+            await asyncio.gather(self._commits, return_exceptions=True)
+        if self._ending is None and self._error is None:
+            return
+        try:
+            await self._write_end(bench)
+        except LeaseLost:
+            log.info("task.already_taken", task=self.lease.task_id)
+        except ZeneError as err:
+            log.warning("task.end_not_written", task=self.lease.task_id, error=err.message)
+
+    async def _write_end(self, bench: Bench) -> None:
+        if self._ending is not None:
+            await bench.kill()
+        events: list[Event] = []
+        if self._ending == "handed_over":
+            events = await self._desk.store.write(
+                tasks.hand_over, self.lease, now=now_ms(), worked_ms=self._worked_ms()
+            )
+        elif self._ending != "lost":
+            outcome: Outcome = self._ending or "failed"
+            events = list((await self._patiently(_finish(self.lease, outcome, self._error))).events)
+        await self._publisher.events(events)
+
+
+async def _next(loop: AsyncGenerator[Batch, Grant | None], grant: Grant | None) -> Batch | None:
+    try:
+        return await loop.asend(grant)
+    except StopAsyncIteration:
+        return None
+
+
+def _finish(lease: Lease, outcome: Outcome, error: ErrorBody | None) -> Batch:
+    end = TaskFinished(outcome=outcome, error=error, usage=Usage())
+    return Batch(drafts=(Draft(body=end, task_id=lease.task_id),))

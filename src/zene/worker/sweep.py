@@ -1,0 +1,57 @@
+"""The sweep: finds in the store what nobody told this worker, and what dead owners left behind."""
+
+from collections.abc import Iterable, Mapping
+
+from zene import telemetry
+from zene.bus.base import live
+from zene.domain.events import Event
+from zene.store import approvals, idempotency, tasks
+from zene.worker.desk import Desk, now_ms
+from zene.worker.runner import Runner
+
+SWEEP_SECONDS = 1.0
+BATCH = 100  # rows one unit looks at
+KEPT_SECONDS = 24 * 3600  # idempotency keys
+
+log = telemetry.logger(__name__)
+
+
+class Sweep:
+    """Ends expired leases and approvals, cancels what was asked to be cancelled, drops idle benches."""
+
+    def __init__(self, desk: Desk, runners: Mapping[str, Runner]) -> None:
+        self._desk = desk
+        self._runners = runners
+
+    async def take_over(self) -> None:
+        """At the start of the only worker of a data folder: every lease there is belongs to the dead."""
+        swept = await self._desk.store.write(tasks.take_over_all, now=now_ms())
+        await self._publish(swept)
+
+    async def tick(self) -> float:
+        """One round; seconds until the next."""
+        store, now = self._desk.store, now_ms()
+        swept = await store.write(tasks.sweep_leases, now=now, limit=BATCH)
+        for session_id, _ in swept:
+            if not any(r.session_id == session_id for r in self._runners.values()):
+                await self._desk.benches.drop(session_id)
+        await self._publish(swept)
+        await self._publish(await store.write(approvals.expire, now=now, limit=BATCH))
+        await store.write(idempotency.forget, before=now - KEPT_SECONDS * 1000, limit=BATCH)
+        await self._cancel()
+        await self._desk.benches.drop_idle()
+        return SWEEP_SECONDS
+
+    async def _cancel(self) -> None:
+        if self._runners:
+            wanted = await self._desk.store.read(tasks.cancelling, list(self._runners))
+            for task_id in wanted:
+                runner = self._runners.get(task_id)
+                if runner is not None:
+                    runner.cancel()
+
+    async def _publish(self, swept: Iterable[tuple[str, list[Event]]]) -> None:
+        for session_id, events in swept:
+            await self._desk.bus.publish(session_id, [live(event) for event in events])
+            log.info("task.swept", session=session_id)
+        await self._desk.bus.wake()

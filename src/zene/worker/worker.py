@@ -1,0 +1,130 @@
+"""A worker: takes tasks as its slots are free, runs them, and gives back what it cannot finish.
+
+It claims from the store when the bus wakes it, and looks by itself now and then: what the bus loses
+costs a moment. The claim that counts is the store's.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+
+from zene import telemetry
+from zene.bus.base import live
+from zene.domain.errors import ZeneError
+from zene.store import tasks
+from zene.store.tasks import Claim
+from zene.worker.desk import Desk, now_ms
+from zene.worker.jobs import Jobs
+from zene.worker.leases import Leases
+from zene.worker.runner import Runner
+from zene.worker.sweep import Sweep
+
+LOOK_SECONDS = 1.0  # how long a submit can stay unseen when its wake-up was lost
+PAUSE_SECONDS = 1.0  # after a failed look, before the next
+
+log = telemetry.logger(__name__)
+
+
+class Worker:
+    """Runs until `stop`; `run` may be called once."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._runners: dict[str, Runner] = {}
+        self._leases = Leases(desk, self._runners)
+        self._sweep = Sweep(desk, self._runners)
+        self._jobs = Jobs(desk)
+        self._draining = asyncio.Event()
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Take over what dead predecessors left, then claim and run tasks until `stop` was called."""
+        await self._sweep.take_over()
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(_repeat(work), name=name)
+                for name, work in (
+                    ("leases", self._leases.renew),
+                    ("sweep", self._sweep.tick),
+                    ("jobs", self._jobs.tick),
+                )
+            ]
+            helpers.append(group.create_task(self._listen(), name="signals"))
+            ready()
+            await self._claim_until_drained(group)
+            await self._drain()
+            for helper in helpers:
+                helper.cancel()
+        await self._desk.benches.close()
+
+    async def stop(self) -> None:
+        """Take nothing new, hand tasks over, and let `run` return within `drain_seconds`."""
+        self._draining.set()
+        await self._desk.bus.wake()
+
+    async def _claim_until_drained(self, group: asyncio.TaskGroup) -> None:
+        while not self._draining.is_set():
+            try:
+                claimed = await self._claim(group)
+            except ZeneError as err:
+                log.warning("worker.claim_failed", error=err.message)
+                await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+                continue
+            if not claimed:
+                await self._desk.bus.wakened(LOOK_SECONDS)
+
+    async def _claim(self, group: asyncio.TaskGroup) -> bool:
+        desk = self._desk
+        free = desk.terms.slots - len(self._runners)
+        if free <= 0:
+            return False
+        claims = await desk.store.write(
+            tasks.claim,
+            worker=desk.name,
+            now=now_ms(),
+            lease_seconds=desk.terms.lease_seconds,
+            limit=free,
+            user_cap=desk.terms.max_active_tasks,
+        )
+        for claim in claims:
+            await desk.bus.publish(claim.session.id, [live(event) for event in claim.events])
+            runner = Runner(desk, claim)
+            self._runners[claim.task.id] = runner
+            runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
+        return bool(claims)
+
+    async def _work(self, runner: Runner, claim: Claim) -> None:
+        log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
+        try:
+            await runner.run()
+        finally:
+            del self._runners[claim.task.id]
+            await self._desk.bus.wake()
+
+    async def _listen(self) -> None:
+        async with self._desk.bus.signals() as signals:
+            async for signal in signals:
+                for runner in list(self._runners.values()):
+                    if runner.session_id == signal.session_id:
+                        runner.cancel()
+
+    async def _drain(self) -> None:
+        for runner in self._runners.values():
+            runner.hand_over()
+        try:
+            async with asyncio.timeout(self._desk.terms.drain_seconds):
+                while self._runners:
+                    await self._desk.bus.wakened(0.25)
+        except TimeoutError:
+            for runner in list(self._runners.values()):
+                runner.interrupt()
+
+
+async def _repeat(work: Callable[[], Coroutine[None, None, float]]) -> None:
+    """Call `work` for ever; it returns the seconds until it wants to be called again."""
+    while True:
+        try:
+            seconds = await work()
+        except ZeneError as err:
+            log.warning("worker.look_failed", error=err.message)
+            seconds = PAUSE_SECONDS
+        await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311
