@@ -4,7 +4,7 @@ A call's intent is committed before its effect, one call at a time where it may 
 what was interrupted is known exactly. What may have run is never run again by itself, unless it only reads.
 """
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import groupby
@@ -156,7 +156,7 @@ async def _run_in_order(at: Desk, ready: list[Ready]) -> AsyncGenerator[Batch, N
         if intents or at.talk.has_news:
             yield at.talk.batch(intents)
         by_id = {one.id: one for one in group}
-        async with aclosing(_perform(at, by_id)) as finished:
+        async with aclosing(_perform(at, group)) as finished:
             async for end in finished:
                 one = by_id.pop(end.item_id)
                 _say_result(at, one.item, one.call, end.done)
@@ -172,14 +172,11 @@ def _groups(ready: list[Ready]) -> list[list[Ready]]:
     return groups
 
 
-async def _perform(at: Desk, group: dict[str, Ready]) -> AsyncGenerator[Finished, None]:
+async def _perform(at: Desk, group: Sequence[Ready]) -> AsyncGenerator[Finished, None]:
     if len(group) == 1:
-        for item_id, one in group.items():
-            yield Finished(item_id=item_id, done=await _run(at, one))
+        yield Finished(item_id=group[0].id, done=await _run(at, group[0]))
         return
-    work: dict[str, Callable[[], Coroutine[Any, Any, Done]]] = {
-        item_id: partial(_run, at, one) for item_id, one in group.items()
-    }
+    work = {one.id: partial(_run, at, one) for one in group}
     async with aclosing(at.ops.together(work)) as finished:
         async for end in finished:
             yield end
