@@ -1,0 +1,103 @@
+"""The gateway as one ASGI application: HTTP in, events out.
+
+Starlette routes it, msgspec validates: importing FastAPI would cost more time and memory than all the
+rest of the gateway, and what it adds here (OpenAPI) is made from the same route table that says who may
+call what.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from zene.bus.base import Bus
+from zene.domain.errors import NotFound
+from zene.gateway.files import Files
+from zene.gateway.following import Followers
+from zene.gateway.middleware import Envelope, Guard
+from zene.gateway.parts import Outside, Parts, Terms
+from zene.gateway.passwords import Passwords
+from zene.gateway.problems import Problems
+from zene.gateway.rates import Rate
+from zene.gateway.routing import paths
+from zene.gateway.seals import Seal
+from zene.gateway.signin import SignIns
+from zene.gateway.table import ROUTES
+from zene.store.base import Store
+
+_OUTSIDE = Outside()
+
+
+class Application:
+    """The gateway: call it as an ASGI application, with lifespan. Nothing of it is global."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._followers = parts.followers
+        router = Router(
+            paths(ROUTES, parts),
+            redirect_slashes=False,
+            default=_unknown_path,
+            lifespan=self._lifespan,
+        )
+        guarded = Guard(router, hosts=parts.terms.hosts)
+        self._app = Envelope(Problems(guarded), new_id=parts.outside.new_id)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or keep the look at the followed sessions alive."""
+        await self._app(scope, receive, send)
+
+    def drain(self) -> None:
+        """Be not ready from now on, and let every stream end with its cursor within a second or two."""
+        self._followers.draining = True
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _router: Router) -> AsyncGenerator[None, None]:
+        watching = asyncio.create_task(self._followers.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+
+def create_app(
+    *,
+    store: Store,
+    bus: Bus,
+    files: Files,
+    secret_key: bytes,
+    terms: Terms,
+    outside: Outside = _OUTSIDE,
+) -> Application:
+    """Build the gateway. `secret_key` seals what is secret in the store."""
+    passwords, seal = Passwords(), Seal(secret_key)
+    sign_ins = SignIns(
+        store=store,
+        seal=seal,
+        passwords=passwords,
+        clock=outside.clock,
+        random_bytes=outside.random_bytes,
+    )
+    rate = Rate(time.monotonic, per_second=terms.requests_per_second, burst=terms.request_burst)
+    parts = Parts(
+        store=store,
+        bus=bus,
+        files=files,
+        sign_ins=sign_ins,
+        passwords=passwords,
+        seal=seal,
+        followers=Followers(store, per_user=terms.streams_per_user),
+        rate=rate,
+        terms=terms,
+        outside=outside,
+    )
+    return Application(parts)
+
+
+async def _unknown_path(scope: Scope, _receive: Receive, _send: Send) -> None:
+    if scope["type"] == "http":
+        raise NotFound("There is no such thing here, or it belongs to somebody else.")

@@ -1,0 +1,55 @@
+"""`GET sessions/{id}/events`: the same log as the stream, with the same cursor, as JSON."""
+
+import asyncio
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from zene.gateway import shapes
+from zene.gateway.calls import Call
+from zene.gateway.following import LOOK_SECONDS
+from zene.gateway.routing import route
+from zene.store import log as event_log
+
+
+class EventsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What comes after a `seq`; with `wait` (seconds) an empty answer is held back until there is something."""
+
+    after: shapes.Seq = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 500
+    wait: Annotated[float, Meta(ge=0, le=30)] = 0
+
+
+@route("GET", "/v1/sessions/{session_id}/events", access="viewer")
+async def events(call: Call, query: EventsQuery) -> shapes.Events:
+    """A page of a session's events."""
+    page = await _page(call, query)
+    if page.events or not query.wait:
+        return page
+    session_id = call.id("session_id", "ses")
+    with call.parts.followers.follow(session_id, call.user.id) as followed:
+        async with call.parts.bus.subscribe(session_id) as subscription:
+            page = await _page(call, query)  # what came before the subscription began
+            deadline = asyncio.get_running_loop().time() + query.wait
+            while not page.events and not call.parts.followers.draining:
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    break
+                live = await subscription.next(min(left, LOOK_SECONDS))
+                if (live and live.durable) or followed.head != page.last_seq:
+                    page = await _page(call, query)
+    return page
+
+
+async def _page(call: Call, query: EventsQuery) -> shapes.Events:
+    found, last_seq = await call.parts.store.read(
+        event_log.read_events,
+        call.user.id,
+        call.id("session_id", "ses"),
+        query.after,
+        query.limit,
+    )
+    return shapes.Events(events=found, last_seq=last_seq)
+
+
+ROUTES = (events,)

@@ -1,0 +1,79 @@
+"""Who follows which session here, and the look at the store that finds what was never published.
+
+A process that dies between commit and publish leaves events that nobody announces. So one loop asks the
+store, in one query, how far the log of every followed session is; a stream that is behind reads the rest.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zene import telemetry
+from zene.domain.errors import TooMany, Unavailable, ZeneError
+from zene.store import log as event_log
+from zene.store.base import Store
+
+LOOK_SECONDS = 1.0  # with a stream's own tick of a second, an unpublished event costs two
+
+log = telemetry.logger(__name__)
+
+
+class Followed:
+    """A session that is followed: `head` is the last seq its log is known to have, None once it is gone."""
+
+    def __init__(self) -> None:
+        self.head: int | None = 0
+        self.followers = 0
+
+
+class Followers:
+    """All streams and long polls of this gateway. `watch` must run while any is open."""
+
+    def __init__(self, store: Store, *, per_user: int) -> None:
+        self._store = store
+        self._per_user = per_user
+        self._sessions: dict[str, Followed] = {}
+        self._users: Counter[str] = Counter()
+        self.draining = False
+
+    @contextmanager
+    def follow(self, session_id: str, user_id: str) -> Iterator[Followed]:
+        """Count a follower in. Raises TooMany over the user's cap, Unavailable when the gateway is going away."""
+        if self.draining:
+            raise Unavailable("This gateway is going away. Connect again with your cursor.")
+        if self._users[user_id] >= self._per_user:
+            raise TooMany(
+                f"You follow {self._per_user} streams already. Close one first.",
+                code="too_many_streams",
+                retry_after=5,
+            )
+        followed = self._sessions.setdefault(session_id, Followed())
+        followed.followers += 1
+        self._users[user_id] += 1
+        try:
+            yield followed
+        finally:
+            followed.followers -= 1
+            if not followed.followers:
+                del self._sessions[session_id]
+            self._users[user_id] -= 1
+            if not self._users[user_id]:
+                del self._users[user_id]
+
+    async def watch(self) -> None:
+        """Look at the heads of all followed sessions, again and again; ends only by being cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._sessions:
+                try:
+                    await self._look()
+                except ZeneError as err:
+                    log.warning("followers.not_looked", error=err.message)
+
+    async def _look(self) -> None:
+        asked = list(self._sessions)
+        heads = await self._store.read(event_log.heads, asked)
+        for session_id in asked:
+            if followed := self._sessions.get(session_id):
+                followed.head = heads.get(session_id)

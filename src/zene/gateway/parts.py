@@ -1,0 +1,80 @@
+"""What the routes work with: built once by `create_app`, handed to each of them."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from zene.bus.base import Bus
+from zene.domain.ids import RANDOM_BYTES, make_id
+from zene.gateway.files import Files
+from zene.gateway.following import Followers
+from zene.gateway.passwords import Passwords
+from zene.gateway.rates import Rate
+from zene.gateway.seals import Seal
+from zene.gateway.shapes import Model
+from zene.gateway.signin import SignIns
+from zene.store.base import Store
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What this gateway allows, and what it says of itself. Sizes are bytes; `address` is how people reach
+    it, `hosts` the names (without port) that requests may be for.
+    """
+
+    version: str
+    address: str
+    hosts: frozenset[str]
+    models: Sequence[Model]  # the first is the default
+    max_prompt_bytes: int = 256 << 10
+    max_file_bytes: int = 64 << 20
+    max_archive_bytes: int = 1 << 30
+    requests_per_second: float = 50
+    request_burst: int = 200
+    streams_per_user: int = 100
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _nothing() -> str | None:
+    return None
+
+
+async def _nothing_missing() -> str | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What the gateway asks of the world. `clock` is in ms since 1970. `users_refused` says why nobody may
+    be added, None when somebody may; `not_ready` what is missing to serve, None when nothing is.
+    """
+
+    clock: Callable[[], int] = _now_ms
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    users_refused: Callable[[], str | None] = _nothing
+    not_ready: Callable[[], Awaitable[str | None]] = _nothing_missing
+
+    def new_id(self, prefix: str) -> str:
+        """A new id of that prefix."""
+        return make_id(prefix, self.clock(), self.random_bytes(RANDOM_BYTES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything, in one value."""
+
+    store: Store
+    bus: Bus
+    files: Files
+    sign_ins: SignIns
+    passwords: Passwords
+    seal: Seal
+    followers: Followers
+    rate: Rate
+    terms: Terms
+    outside: Outside

@@ -1,0 +1,72 @@
+"""The one place where an error becomes an answer: a problem document (RFC 9457) with a stable `code`."""
+
+import logging
+import math
+from http import HTTPStatus
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zene.domain.errors import ZeneError
+
+log = logging.getLogger("zene.gateway")
+
+
+class Problems:
+    """Answers what the application raises. An answer that has begun is broken off instead."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and answer with a problem document where that raises."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as err:
+            if begun:
+                raise  # the server logs it and closes the connection
+            await problem(err, scope)(scope, receive, send)
+
+
+def problem(err: Exception, scope: Scope) -> Response:
+    """The answer to a request that failed. What is not a ZeneError is logged and says nothing."""
+    if isinstance(err, ZeneError) and err.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        known = err
+    else:
+        request_id = scope.get("zene.request_id")
+        log.error("request.failed request=%s path=%s", request_id, scope["path"], exc_info=err)
+        known = ZeneError(f"Zene failed. The log says more under request {request_id}.")
+    return document(known)
+
+
+def document(err: ZeneError) -> Response:
+    """The problem document itself, with `Retry-After` and `Connection` where they belong."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(err.status).phrase,
+        "status": err.status,
+        "code": err.code,
+        "message": err.message,
+        "detail": err.message,
+        "details": err.details,
+    }
+    headers = {}
+    if err.retry_after is not None or err.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = str(math.ceil(max(err.retry_after or 1, 1)))
+    if err.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    if err.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        headers["connection"] = "close"  # the rest of the body is not read
+    allowed = (err.details or {}).get("allow")
+    if err.status == HTTPStatus.METHOD_NOT_ALLOWED and allowed:
+        headers["allow"] = ", ".join(allowed)
+    content = msgspec.json.encode(body)
+    return Response(content, err.status, headers, media_type="application/problem+json")

@@ -1,0 +1,94 @@
+"""Serving the gateway with uvicorn: started when the context is entered, gone when it is left."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from zene.domain.errors import SetupError
+from zene.gateway.app import Application
+
+_BACKLOG: Final = 2048
+_GRACE_SECONDS: Final = 10
+_SEND_BUFFER_BYTES: Final = (
+    256 << 10
+)  # so that a reader that stopped holds little, and is noticed soon
+
+
+@asynccontextmanager
+async def serving(app: Application, *, host: str, port: int) -> AsyncGenerator[str, None]:
+    """Serve at `host` and `port` (0 takes a free one) and give the address. Leaving tells streams to end
+    with their cursor, lets requests finish, and closes. Raises SetupError where the port is taken.
+    """
+    listener = _listen(host, port)
+    server = _Server(_config(app), before_shutdown=app.drain)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve(sockets=[listener]))
+        await server.listening.wait()
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            yield f"http://{shown}:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+
+
+def _config(app: Application) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        loop="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as err:
+        raise SetupError(f"Cannot listen on {host} port {port}: {err.strerror}.") from err
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens and before it stops, and leaves signals to whoever runs the process."""
+
+    def __init__(self, config: uvicorn.Config, *, before_shutdown: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+        self._before_shutdown = before_shutdown
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._before_shutdown()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """Lets a stream break off a connection whose client does not read; bounds what the kernel holds for it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"zene.abort": {"abort": self.transport.abort}}

@@ -1,0 +1,240 @@
+"""`GET sessions/{id}/stream`: a session's events as they happen, as server-sent events over raw ASGI.
+
+Subscribe first, then read the log up to its head, then drop what was seen; where `seq` jumps, read the
+gap from the store. So a reader gets every event once and in order, whatever the bus loses. Deltas carry
+no id, and begin for each open item with its text so far.
+"""
+
+import asyncio
+import random
+import time
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zene import telemetry
+from zene.bus.base import Live, Subscription, live
+from zene.domain.errors import InvalidInput, ZeneError
+from zene.domain.events import Draft, Event, Snapshot, envelope
+from zene.domain.times import rfc3339
+from zene.gateway import shapes
+from zene.gateway.calls import Call
+from zene.gateway.following import Followed
+from zene.gateway.routing import EVENT_STREAM, route
+from zene.gateway.snapshots import snapshot
+from zene.store import log as event_log
+from zene.store import sessions
+
+TICK_SECONDS: Final = 1.0
+KEEP_ALIVE_SECONDS: Final = 15.0
+SEND_SECONDS: Final = 15.0
+_PAGE: Final = 500
+_CHUNK_BYTES: Final = 64 << 10
+_RETRY_MS: Final = (500, 2000)  # between these, so that a thousand clients do not come back at once
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),
+]
+
+log = telemetry.logger(__name__)
+
+
+class StreamQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where to begin: after a `seq`, or with a snapshot. `Last-Event-ID` goes before both."""
+
+    after: shapes.Seq = 0
+    origin: Literal["log", "snapshot"] = msgspec.field(default="log", name="from")
+
+
+@route("GET", "/v1/sessions/{session_id}/stream", access="viewer", media=EVENT_STREAM)
+async def stream(call: Call, query: StreamQuery) -> ASGIApp:
+    """Follow a session: its log from the cursor on, then live events and deltas."""
+    _check_accepted(call)
+    session_id = call.id("session_id", "ses")
+    session = await call.parts.store.read(sessions.get_session, call.user.id, session_id)
+    cursor: int | None = _last_event_id(call)
+    if cursor is None:
+        cursor = None if query.origin == "snapshot" else query.after
+    if cursor is not None and cursor > session.last_seq:
+        cursor = None
+    return EventStream(call, session_id, cursor)
+
+
+class EventStream:
+    """One reader. `cursor` is the last seq it has, None where it wants a snapshot first."""
+
+    def __init__(self, call: Call, session_id: str, cursor: int | None) -> None:
+        self._call = call
+        self._parts = call.parts
+        self._session_id = session_id
+        self._snapshot_first = cursor is None
+        self._cursor = cursor or 0
+        self._send: Send
+        self._sent_at = self._ticked_at = time.monotonic()
+        self._over = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the client leaves, may not go on, or does not read for fifteen seconds."""
+        self._send = send
+        with self._parts.followers.follow(self._session_id, self._call.user.id) as followed:
+            left = asyncio.create_task(_until_disconnected(receive))
+            try:
+                await self._start()
+                await self._follow(followed, left)
+                await self._send({"type": "http.response.body", "body": b""})
+            except TimeoutError:
+                _abort(scope)
+            except ZeneError as err:  # the answer has begun: the client comes back with its cursor
+                log.warning("stream.broken_off", session=self._session_id, error=err.message)
+            finally:
+                left.cancel()
+
+    async def _start(self) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        retry = random.randint(*_RETRY_MS)  # noqa: S311 - spreads load, hides nothing
+        await self._write(b"retry: %d\n\n" % retry)
+
+    async def _follow(self, followed: Followed, left: asyncio.Task[None]) -> None:
+        """Read and send; again from the store whenever the subscription could not keep up."""
+        while not self._over:
+            async with self._parts.bus.subscribe(self._session_id) as subscription:
+                if self._snapshot_first:
+                    await self._send_snapshot()
+                await self._catch_up()
+                await self._send_drafts()
+                await self._pass_on(subscription, followed, left)
+
+    async def _pass_on(
+        self, subscription: Subscription, followed: Followed, left: asyncio.Task[None]
+    ) -> None:
+        """Send live events until the stream is over or the subscription ends."""
+        while not self._over:
+            asked_at = time.monotonic()
+            event = await subscription.next(TICK_SECONDS)
+            now = time.monotonic()
+            if event is not None:
+                await self._deliver(event)
+            elif now - asked_at < TICK_SECONDS / 2:  # not a time-out: the subscription has ended
+                self._over = not subscription.lagged
+                return
+            if now - self._ticked_at >= TICK_SECONDS:
+                self._ticked_at = now
+                await self._tick(followed, left)
+
+    async def _deliver(self, event: Live) -> None:
+        if event.durable:
+            if event.seq == self._cursor + 1:
+                self._cursor = event.seq
+                await self._write(_frame(event))
+                self._over = event.type == "session.deleted"
+            elif event.seq > self._cursor:
+                await self._catch_up()
+            return
+        if event.seq > self._cursor:
+            await self._catch_up()
+        await self._write(_frame(event))
+
+    async def _tick(self, followed: Followed, left: asyncio.Task[None]) -> None:
+        """What is due each second: may it go on, is there something unpublished, is the line alive."""
+        parts = self._parts
+        if (
+            left.done()
+            or parts.followers.draining
+            or not await parts.sign_ins.still_good(self._call.caller.claims)
+        ):
+            self._over = True
+        elif followed.head is None:
+            await self._catch_up()  # the last event says that the session was deleted
+            self._over = True
+        elif followed.head > self._cursor:
+            await self._catch_up()
+        elif time.monotonic() - self._sent_at >= KEEP_ALIVE_SECONDS:
+            await self._write(b":\n\n")
+
+    async def _catch_up(self) -> None:
+        """Send the log from the cursor to its head."""
+        while not self._over:
+            events = await self._parts.store.read(
+                event_log.tail, self._session_id, self._cursor, _PAGE
+            )
+            await self._send_events(events)
+            if len(events) < _PAGE:
+                return
+
+    async def _send_events(self, events: list[Event]) -> None:
+        pieces: list[bytes] = []
+        size = 0
+        for event in events:
+            pieces.append(_frame(live(event)))
+            size += len(pieces[-1])
+            if size >= _CHUNK_BYTES:
+                await self._write(b"".join(pieces))
+                pieces, size = [], 0
+            self._over = self._over or event.type == "session.deleted"
+        if pieces:
+            await self._write(b"".join(pieces))
+        if events:
+            self._cursor = events[-1].seq
+
+    async def _send_snapshot(self) -> None:
+        state = await self._parts.store.read(snapshot, self._call.user.id, self._session_id)
+        self._snapshot_first = False
+        self._cursor = state.session.last_seq
+        body = Snapshot(seq=self._cursor, state=msgspec.Raw(msgspec.json.encode(state)))
+        await self._write(_frame(live(self._envelope(Draft(body=body)))))
+
+    async def _send_drafts(self) -> None:
+        """The text so far of each open item, so that a message goes on in the middle."""
+        for delta in await self._parts.bus.drafts(self._session_id):
+            draft = Draft(body=delta, item_id=delta.item_id)
+            await self._write(_frame(live(self._envelope(draft))))
+
+    def _envelope(self, draft: Draft) -> Event:
+        ts = rfc3339(self._parts.outside.clock())
+        return envelope(draft, session_id=self._session_id, seq=self._cursor, ts=ts)
+
+    async def _write(self, chunk: bytes) -> None:
+        message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
+        async with asyncio.timeout(SEND_SECONDS):
+            await self._send(message)
+        self._sent_at = time.monotonic()
+
+
+def _frame(event: Live) -> bytes:
+    """An event as it goes over the line; its JSON is one line, so that nothing in it can end the frame."""
+    if event.durable:
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), event.body)
+    return b"event: %s\ndata: %s\n\n" % (event.type.encode(), event.body)
+
+
+def _last_event_id(call: Call) -> int | None:
+    stated = call.request.headers.get("last-event-id")
+    if stated is None:
+        return None
+    if not (stated.isascii() and stated.isdigit() and len(stated) <= 18):
+        raise InvalidInput("Last-Event-ID is none that was sent.", code="bad_cursor", status=400)
+    return int(stated)
+
+
+def _check_accepted(call: Call) -> None:
+    accepted = call.request.headers.get("accept", "*/*")
+    if not any(kind in accepted for kind in ("text/event-stream", "text/*", "*/*")):
+        raise InvalidInput(
+            "This is a stream; accept text/event-stream.", code="not_acceptable", status=406
+        )
+
+
+async def _until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _abort(scope: Scope) -> None:
+    """Close the connection without waiting for what the client does not read."""
+    if extension := scope.get("extensions", {}).get("zene.abort"):
+        extension["abort"]()
+
+
+ROUTES = (stream,)

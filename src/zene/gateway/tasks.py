@@ -1,0 +1,96 @@
+"""Tasks: submitted, looked at, cancelled. Submitting enqueues; the work is followed on the stream."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from zene.bus.base import Signal
+from zene.domain.errors import InvalidInput, TooLarge
+from zene.domain.events import Event
+from zene.gateway import shapes
+from zene.gateway.calls import Call
+from zene.gateway.creating import Created, create
+from zene.gateway.models import chosen
+from zene.gateway.publishing import publish
+from zene.gateway.routing import route
+from zene.llm.base import Effort
+from zene.store import tasks
+from zene.store.base import Unit
+
+
+class NewTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One request to the agent. `model` and `effort` are the session's where they are not named."""
+
+    prompt: Annotated[str, Meta(min_length=1)]
+    model: Annotated[str, Meta(max_length=200)] | None = None
+    effort: Effort | None = None
+    max_tokens_total: Annotated[int, Meta(ge=1, le=1 << 53)] | None = None
+
+
+@route("POST", "/v1/sessions/{session_id}/tasks", access="member", status=202)
+async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
+    """Ask the agent for something. It works on the session's tasks one at a time, in order."""
+    parts, session_id = call.parts, call.id("session_id", "ses")
+    _check_prompt(body.prompt, parts.terms.max_prompt_bytes)
+    if body.model is not None:
+        chosen(parts.terms, body.model)
+    task_id, now = call.new_id("tsk"), call.now()
+
+    def make() -> Unit[tuple[shapes.Task, Sequence[Event]]]:
+        task, position, events = yield from tasks.submit(
+            id=task_id,
+            user_id=call.user.id,
+            session_id=session_id,
+            prompt=body.prompt,
+            model=body.model,
+            effort=body.effort,
+            max_tokens_total=body.max_tokens_total,
+            now=now,
+        )
+        return shapes.task(task, position), events
+
+    answer = await create(call, body, make, status=202, session_id=session_id)
+    await parts.bus.wake()
+    return answer
+
+
+@route("GET", "/v1/sessions/{session_id}/tasks", access="viewer")
+async def of_session(call: Call, query: shapes.PageQuery) -> shapes.Page[shapes.Task]:
+    """The session's tasks, oldest first."""
+    session_id = call.id("session_id", "ses")
+    found, cursor = await call.parts.store.read(
+        tasks.list_tasks, call.user.id, session_id, query.after("tsk"), query.limit
+    )
+    return shapes.Page(items=[shapes.task(*each) for each in found], next_cursor=cursor)
+
+
+@route("GET", "/v1/tasks/{task_id}", access="viewer")
+async def one(call: Call) -> shapes.Task:
+    """One task."""
+    task_id = call.id("task_id", "tsk")
+    return shapes.task(*await call.parts.store.read(tasks.get_task, call.user.id, task_id))
+
+
+@route("POST", "/v1/tasks/{task_id}/cancel", access="member")
+async def cancel(call: Call) -> shapes.Task:
+    """Cancel a task, also one that waits. A finished one stays as it is."""
+    parts, task_id = call.parts, call.id("task_id", "tsk")
+    task, events, was_leased = await parts.store.write(
+        tasks.request_cancel, call.user.id, task_id, call.now()
+    )
+    await publish(parts.bus, events)
+    if was_leased:
+        await parts.bus.signal(Signal(kind="cancel", session_id=task.session_id, task_id=task_id))
+    await parts.bus.wake()
+    return shapes.task(task)
+
+
+def _check_prompt(prompt: str, limit: int) -> None:
+    if not prompt.strip():
+        raise InvalidInput("The prompt is empty.", code="empty_prompt")
+    if len(prompt.encode()) > limit:
+        raise TooLarge(f"The prompt is larger than {limit} bytes.", details={"limit": limit})
+
+
+ROUTES = (submit, of_session, one, cancel)
