@@ -6,6 +6,7 @@ What a command does not need is imported where it is built: a start takes as lon
 import asyncio
 import ipaddress
 import os
+import random
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -80,6 +81,7 @@ def open_model(settings: Settings, name: str) -> "ModelProvider":
     """The model of that name, for any number of calls; to be closed. Raises SetupError."""
     from zene.llm import pricing  # noqa: PLC0415
     from zene.llm.http import Endpoint  # noqa: PLC0415
+    from zene.llm.retry import Persistent  # noqa: PLC0415
 
     model = settings.named(name)
     given = pricing.Given(
@@ -94,7 +96,7 @@ def open_model(settings: Settings, name: str) -> "ModelProvider":
     key = model.api_key.reveal() if model.api_key else ""
     endpoint = Endpoint(base_url=model.url or "", api_key=key)
     provider: ModelProvider = backend("llm", model.provider)(info, endpoint)
-    return provider
+    return Persistent(provider, uniform=random.uniform, sleep=asyncio.sleep)
 
 
 async def probe_sandboxes(settings: Settings) -> Capabilities:

@@ -7,7 +7,7 @@ A worker extends its leases while it works, all in one unit. A lease that nobody
 from collections.abc import Mapping
 
 from zene import telemetry
-from zene.store import tasks
+from zene.store import claims
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
 
@@ -27,7 +27,7 @@ class Leases:
         runners = list(self._runners.values())
         if runners:
             held = await self._desk.store.write(
-                tasks.extend, [r.lease for r in runners], now=now_ms(), lease_seconds=seconds
+                claims.extend, [r.lease for r in runners], now=now_ms(), lease_seconds=seconds
             )
             kept = {lease.task_id for lease in held}
             for runner in runners:

@@ -10,7 +10,7 @@ from zene.domain.errors import NotFound
 from zene.domain.events import Draft, ItemDelta, ItemKind
 from zene.domain.messages import ToolResult
 from zene.domain.tasks import Lease
-from zene.store import tasks
+from zene.store import history
 from zene.tools.base import Done
 from zene.tools.shell import recovered
 from zene.worker import desk as clock
@@ -121,7 +121,7 @@ class CallContext:
     async def kept(self, call_id: str, offset: int, limit: int) -> tuple[bytes, int]:
         """Kept output of an earlier call; a short one's is the text of its result."""
         session_id = self._lease.session_id
-        call = await self._desk.store.read(tasks.find_call, session_id, call_id)
+        call = await self._desk.store.read(history.find_call, session_id, call_id)
         try:
             return await self._desk.outputs.read(session_id, call.item_id, offset, limit)
         except NotFound:
@@ -130,7 +130,7 @@ class CallContext:
 
     async def earlier(self, offset: int, limit: int) -> tuple[Sequence[str], int]:
         """The session's whole history as lines."""
-        items = await self._desk.store.read(tasks.all_items, self._lease.session_id)
+        items = await self._desk.store.read(history.all_items, self._lease.session_id)
         whole = list(lines(items))
         return whole[offset : offset + limit], len(whole)
 

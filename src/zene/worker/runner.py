@@ -18,9 +18,10 @@ from zene.domain.events import Draft, ErrorBody, Event, TaskFinished, TaskWaitin
 from zene.domain.messages import Usage
 from zene.domain.situation import Grant
 from zene.domain.tasks import Lease, Outcome
-from zene.store import tasks
-from zene.store.tasks import Claim, Recorded
-from zene.tools.toolbox import TOOLS
+from zene.store import claims, history, recording
+from zene.store.claims import Claim
+from zene.store.recording import Recorded
+from zene.tools import TOOLS
 from zene.worker.benches import Bench
 from zene.worker.desk import Desk, now_ms
 from zene.worker.live import Publisher
@@ -126,7 +127,7 @@ class Runner:
     async def _steps(self, bench: Bench) -> None:
         desk = self._desk
         model = self._model = desk.model(self._task.model)
-        situation = await desk.store.read(tasks.situation, self.lease)
+        situation = await desk.store.read(history.situation, self.lease)
         operations = TaskOperations(desk, self.lease, bench, self._publisher)
         loop = run_agent(
             situation,
@@ -162,7 +163,7 @@ class Runner:
         while True:
             try:
                 return await self._desk.store.write(
-                    tasks.record,
+                    recording.record,
                     self.lease,
                     batch.drafts,
                     intents=batch.intents,
@@ -202,7 +203,7 @@ class Runner:
         events: list[Event] = []
         if self._ending == "handed_over":
             events = await self._desk.store.write(
-                tasks.hand_over, self.lease, now=now_ms(), worked_ms=self._worked_ms()
+                claims.hand_over, self.lease, now=now_ms(), worked_ms=self._worked_ms()
             )
         elif self._ending != "lost":
             outcome: Outcome = self._ending or "failed"

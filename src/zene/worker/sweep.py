@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from zene import telemetry
 from zene.bus.base import live
 from zene.domain.events import Event
-from zene.store import approvals, idempotency, tasks
+from zene.store import approvals, claims, idempotency
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
 
@@ -25,13 +25,13 @@ class Sweep:
 
     async def take_over(self) -> None:
         """At the start of the only worker of a data folder: every lease there is belongs to the dead."""
-        swept = await self._desk.store.write(tasks.take_over_all, now=now_ms())
+        swept = await self._desk.store.write(claims.take_over_all, now=now_ms())
         await self._publish(swept)
 
     async def tick(self) -> float:
         """One round; seconds until the next."""
         store, now = self._desk.store, now_ms()
-        swept = await store.write(tasks.sweep_leases, now=now, limit=BATCH)
+        swept = await store.write(claims.sweep_leases, now=now, limit=BATCH)
         for session_id, _ in swept:
             if not any(r.session_id == session_id for r in self._runners.values()):
                 await self._desk.benches.drop(session_id)
@@ -44,7 +44,7 @@ class Sweep:
 
     async def _cancel(self) -> None:
         if self._runners:
-            wanted = await self._desk.store.read(tasks.cancelling, list(self._runners))
+            wanted = await self._desk.store.read(claims.cancelling, list(self._runners))
             for task_id in wanted:
                 runner = self._runners.get(task_id)
                 if runner is not None:

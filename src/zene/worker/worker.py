@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from zene import telemetry
 from zene.bus.base import live
 from zene.domain.errors import ZeneError
-from zene.store import tasks
-from zene.store.tasks import Claim
+from zene.store import claims
+from zene.store.claims import Claim
 from zene.worker.desk import Desk, now_ms
 from zene.worker.jobs import Jobs
 from zene.worker.leases import Leases
@@ -77,20 +77,20 @@ class Worker:
         free = desk.terms.slots - len(self._runners)
         if free <= 0:
             return False
-        claims = await desk.store.write(
-            tasks.claim,
+        handed_out = await desk.store.write(
+            claims.claim,
             worker=desk.name,
             now=now_ms(),
             lease_seconds=desk.terms.lease_seconds,
             limit=free,
             user_cap=desk.terms.max_active_tasks,
         )
-        for claim in claims:
+        for claim in handed_out:
             await desk.bus.publish(claim.session.id, [live(event) for event in claim.events])
             runner = Runner(desk, claim)
             self._runners[claim.task.id] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
-        return bool(claims)
+        return bool(handed_out)
 
     async def _work(self, runner: Runner, claim: Claim) -> None:
         log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
