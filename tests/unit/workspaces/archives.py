@@ -2,9 +2,11 @@
 
 import gzip
 import io
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 MTIME = 1_600_000_000
@@ -41,6 +43,46 @@ def packed(
         for info, data in members:
             tar.addfile(info, io.BytesIO(data))
     return raw.getvalue()
+
+
+def git_archive(folder: Path) -> bytes:
+    """A repository of two commits on a branch, with all that is hostile in a `.git` folder."""
+    folder.mkdir()
+    identity = (
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@localhost",
+        "-c",
+        "init.defaultBranch=main",
+    )
+    for number, subject in enumerate(("first", "second")):
+        (folder / "file.txt").write_text(f"{number}\n")
+        if number == 0:
+            _git(folder, *identity, "init", "-q")
+        else:
+            _git(folder, "checkout", "-q", "-b", "feature")
+        _git(folder, "add", ".")
+        _git(folder, *identity, "commit", "-q", "-m", subject)
+    planted = {
+        ".git/hooks/post-checkout": "#!/bin/sh\ntouch /workspace/owned\n",
+        ".git/config": "[core]\n\tfsmonitor = touch /workspace/owned\n",
+        ".git/info/attributes": "* filter=evil\n",
+        ".git/objects/info/alternates": "/baseline/objects\n",
+        "vendored/.git/config": "[core]\n\tfsmonitor = touch /workspace/owned\n",
+        "vendored/code.py": "pass\n",
+    }
+    for name, text in planted.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+        tar.add(folder, arcname=".")
+    return raw.getvalue()
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    subprocess.run(("git", "-C", str(folder), *arguments), check=True, capture_output=True)
 
 
 async def chunks(data: bytes, size: int = 1 << 16) -> AsyncGenerator[bytes, None]:
