@@ -1,7 +1,9 @@
 """Replace an exact piece of a file. A piece that stands there twice, or not at all, changes nothing."""
 
+import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from heapq import nlargest
 from itertools import islice
 
 from msgspec import Struct
@@ -15,9 +17,10 @@ from zene.tools.text import printable
 
 PLACES_LIMIT = 10  # matches that are named
 # Bounds on the search for what was meant, which would else take seconds on a large file.
-LINES_COMPARED, CHARACTERS_COMPARED = 3000, 160
+LINES_COMPARED, CHARACTERS_COMPARED, CANDIDATES = 10_000, 160, 20
 NEAR = 0.6  # of SequenceMatcher's ratio
 NEIGHBOURS = 2  # lines shown before and after the nearest one
+_WORD = re.compile(r"\w+|[^\w\s]+")
 
 
 class Arguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,19 +96,24 @@ def _nearest(content: bytes, old: bytes) -> str:
 
 
 def _most_like(wanted: str, lines: list[str]) -> int | None:
-    same = [number for number, line in enumerate(lines) if wanted and line.strip() == wanted]
-    if same:
-        return same[0]
-    best, best_ratio = None, NEAR
-    matcher = SequenceMatcher(autojunk=False)
-    matcher.set_seq2(wanted)
-    for number, line in enumerate(islice(lines, LINES_COMPARED)):
-        matcher.set_seq1(line.strip()[:CHARACTERS_COMPARED])
-        if matcher.real_quick_ratio() > best_ratio and matcher.quick_ratio() > best_ratio:
-            ratio = matcher.ratio()
-            if ratio > best_ratio:
-                best, best_ratio = number, ratio
-    return best
+    """The line most like it: of those that share words with it, the one that reads most alike."""
+    words = _words(wanted)
+    shared = (
+        (len(words & _words(line[:CHARACTERS_COMPARED])), -number)
+        for number, line in enumerate(islice(lines, LINES_COMPARED))
+    )
+    candidates = [-place for count, place in nlargest(CANDIDATES, shared) if count]
+    ratio, place = max(((_ratio(wanted, lines[at]), -at) for at in candidates), default=(0.0, 0))
+    return -place if ratio >= NEAR else None
+
+
+def _words(line: str) -> set[str]:
+    return set(_WORD.findall(line))
+
+
+def _ratio(wanted: str, line: str) -> float:
+    other = line.strip()[:CHARACTERS_COMPARED]
+    return SequenceMatcher(None, wanted, other, autojunk=False).ratio()
 
 
 EDIT_FILE = Tool(

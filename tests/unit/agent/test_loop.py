@@ -147,30 +147,6 @@ async def test_reading_calls_run_side_by_side_and_others_in_their_order(world: W
     assert world.result("read_file") == ("succeeded", "a")
 
 
-@pytest.mark.parametrize(
-    ("made", "says_why"),
-    [
-        (raw_call("shell", '{"command": "ls"'), "not one whole JSON object"),
-        (raw_call("shell", '{"command": ["ls"]}'), "Expected `str`, got `array`"),
-        (raw_call("shell", '{"command": "ls", "cwd": "/etc"}'), "unknown field `cwd`"),
-        (raw_call("shell", "{}"), "missing required field `command`"),
-        (raw_call("shell", '{"command": "ls", "timeout_seconds": NaN}'), "malformed"),
-        (raw_call("shell", "[" * 100_000), "Expected `object`"),
-        (raw_call("sudo", "{}"), "There is no tool 'sudo'. There are: shell, read_file"),
-        (raw_call("shell", '{"command": "' + "x" * (1 << 20) + '"}'), "longer than 1 MiB"),
-    ],
-)
-async def test_a_call_that_does_not_fit_is_not_run_and_the_model_is_told_why(
-    world: World, made: ToolCall, says_why: str
-) -> None:
-    record = await world.tell(says(made), says("I see."))
-    status, output = world.result(made.name)
-    assert status == "failed"
-    assert says_why in output
-    assert record.begun == set()
-    assert record.finished.outcome == "succeeded"
-
-
 async def test_names_and_ids_that_providers_refuse_are_mended(world: World) -> None:
     block = Block(wire="scripted", data=Raw(b"{}"))
     strange = ToolCall(call_id="", name='../"x"', arguments="{}", block=block)
