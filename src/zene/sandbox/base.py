@@ -129,7 +129,9 @@ class Provider(Protocol):
     """Starts sandboxes on this host."""
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What it can do and enforce here, once it is started."""
+        ...
 
     async def start(self) -> None:
         """Make ready, once, and remove what dead predecessors left. Raises SetupError with the cure."""

@@ -21,7 +21,10 @@ from zene.sandbox.machine import Host, Machine, kill_group, start_machine
 _ALWAYS = frozenset({"open_files", "network", "seccomp"})
 _CAPPED = frozenset({"cpu", "memory", "pids"})
 _ON_DISK = frozenset({"disk", "inodes"})
-_PROBE = "zene-probe"
+# Where the files that every sandbox shows lie: reachable by each one's host user, which a data folder is
+# not. Their content is the same for all installations.
+SHOWN = Path("/run/zene/shown")
+
 _CURE = (
     "as root nothing else is needed; as an ordinary user, allow user namespaces: "
     "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
@@ -33,7 +36,7 @@ class BubblewrapProvider:
 
     def __init__(self, *, installation: str, data_dir: Path) -> None:
         self._installation = installation
-        self._folder = _runtime_folder(installation, data_dir)
+        self._folder = SHOWN if os.geteuid() == 0 else data_dir / "sandbox"
         self._cgroups: Cgroups | str = "not started"
         self._images: str | None = "not started"
         self._host: Host | None = None
@@ -53,7 +56,10 @@ class BubblewrapProvider:
         return Capabilities(commands=True, enforced=known - missing.keys(), missing=missing)
 
     async def start(self) -> None:
-        """Start the launcher, kill what a dead predecessor left, and try one sandbox."""
+        """Start the launcher, remove what a dead predecessor left, and try one sandbox.
+
+        A predecessor's processes ended with it; only groups remain. Those in use are a living neighbour's.
+        """
         await asyncio.to_thread(confine.prepare, self._folder)
         self._images = await asyncio.to_thread(privileged.can_mount_images)
         self._cgroups = await asyncio.to_thread(find_cgroups, self._installation)
@@ -65,8 +71,7 @@ class BubblewrapProvider:
             caps_disk=self._images is None,
         )
         if isinstance(self._cgroups, Cgroups):
-            for label in self._cgroups.labels():
-                await self.kill(label)
+            await asyncio.to_thread(self._cgroups.remove_empty)
         await self._try_one()
 
     async def open(self, spec: Spec) -> Machine:
@@ -112,16 +117,12 @@ class BubblewrapProvider:
         return await asyncio.to_thread(self._cgroups.create, spec.label, spec.limits)
 
     async def _try_one(self) -> None:
+        label = f"probe-{os.getpid()}"
         try:
-            sandbox = await self.open(Spec(label=_PROBE, folders=(), limits=Limits()))
+            sandbox = await self.open(Spec(label=label, folders=(), limits=Limits()))
             async for _ in sandbox.run(Command(argv=("/bin/true",), cwd="/")):
                 pass
         except SandboxError as err:
             await self.close()
             raise SetupError(f"no sandbox can be started here: {err.message}; {_CURE}") from err
-        await self.kill(_PROBE)
-
-
-def _runtime_folder(installation: str, data_dir: Path) -> Path:
-    """Where the shown files lie: reachable by every sandbox's host user, which a data folder is not."""
-    return Path("/run/zene", installation) if os.geteuid() == 0 else data_dir / "sandbox"
+        await self.kill(label)

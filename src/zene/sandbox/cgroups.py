@@ -28,8 +28,13 @@ class Group:
 
     @property
     def joins(self) -> list[str]:
-        """Files into which a process writes 0 to join."""
-        return [str(folder / "cgroup.procs") for folder in self.folders]
+        """Files into which a process of one thread writes 0 to join.
+
+        In version 1 `tasks` spares the lock over all processes, and with it some 10 ms of waiting.
+        """
+        return [
+            str(folder / ("cgroup.procs" if self.unified else "tasks")) for folder in self.folders
+        ]
 
     def cap(self, limits: Limits) -> None:
         """Set the caps. Raises OSError."""
@@ -69,16 +74,20 @@ class Group:
                 return False
         return True
 
-    def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed for want of memory."""
+    def open_oom_count(self) -> int:
+        """An fd for `oom_kills`: opening the file for each command would cost more than all else here."""
         name = "memory.events" if self.unified else "memory.oom_control"
-        for folder in self.folders:
-            try:
-                text = (folder / name).read_text()
-            except OSError:
-                continue
-            return sum(int(line[9:]) for line in text.splitlines() if line.startswith("oom_kill "))
+        file = next(folder / name for folder in self.folders if (folder / name).exists())
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def oom_kills(fd: int) -> int:
+    """How many processes of the group the kernel has killed for want of memory."""
+    try:
+        lines = os.pread(fd, 1024, 0).splitlines()
+    except OSError:  # somebody killed the label and removed the group: the sandbox is gone
         return 0
+    return sum(int(line[9:]) for line in lines if line.startswith(b"oom_kill "))
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,11 @@ class Cgroups:
     def labels(self) -> set[str]:
         """Every label that has a group."""
         return {entry.name for root in self.roots for entry in root.iterdir() if entry.is_dir()}
+
+    def remove_empty(self) -> None:
+        """Remove every group that nothing runs in."""
+        for label in self.labels():
+            self.group(label).remove()
 
     def remove(self) -> None:
         """Remove the installation's own folders, as far as they are empty."""

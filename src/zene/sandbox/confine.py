@@ -6,6 +6,7 @@ points. Everything that can be written has a cap: a session's folders, or small 
 
 import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def prepare(folder: Path) -> None:
     for name in _COPIED_OF_ETC:
         _copy(Path("/etc") / name, etc / name)
     _compile(folder)
+    _let_all_read(folder)
 
 
 def arguments(spec: Spec, folder: Path, *, bind_folders: bool) -> list[str]:
@@ -169,7 +171,20 @@ def _compile(folder: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=30)  # noqa: S603 - ours
     except (OSError, subprocess.SubprocessError) as err:
         raise SetupError(f"/usr/bin/python3 cannot compile the sandbox's runner: {err}") from err
-    new.rename(target)
+    try:
+        new.rename(target)
+    except OSError:  # another server of this host was faster
+        shutil.rmtree(new)
+
+
+def _let_all_read(folder: Path) -> None:
+    """Whatever the server's umask: what is here is read by every sandbox's host user."""
+    if os.geteuid() == 0:
+        folder.parent.chmod(0o755)
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _compiled(folder: Path) -> Path:

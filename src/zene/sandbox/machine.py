@@ -21,7 +21,7 @@ from msgspec import Struct
 from zene.domain.errors import SandboxError, SandboxGone, SandboxUnavailable
 from zene.sandbox import confine, privileged, syscalls
 from zene.sandbox.base import Command, Exit, Limits, Outcome, Output, Spec
-from zene.sandbox.cgroups import Group
+from zene.sandbox.cgroups import Group, oom_kills
 from zene.sandbox.client import Call, Client, Frame, Remembered
 from zene.sandbox.launch import Launcher, readable
 from zene.sandbox.runner import frames
@@ -53,6 +53,7 @@ class Held:
     slot: Slot | None
     outer: int | None = None  # pidfd of bubblewrap's outermost process
     inner: int | None = None  # pidfd of PID 1
+    oom_count: int | None = None
     complaints: int | None = None  # what bubblewrap and the runner write to stderr
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -79,12 +80,13 @@ class Held:
                 await _died(self.outer)
             if self.group is not None:
                 await kill_group(self.group)
-            for fd in (self.outer, self.inner, self.complaints):
+            for fd in (self.outer, self.inner, self.complaints, self.oom_count):
                 if fd is not None:
                     os.close(fd)
             if self.slot is not None:
                 self.slot.release()
-            self.outer = self.inner = self.complaints = self.group = self.slot = None
+            self.outer = self.inner = self.complaints = self.oom_count = None
+            self.group = self.slot = None
 
 
 async def kill_group(group: Group) -> None:
@@ -127,7 +129,7 @@ class Machine:
         deadline = time.monotonic() + command.timeout_seconds + _GRACE_SECONDS
         try:
             while not isinstance(frame := await self._next(call, deadline), Exit):
-                yield _output(frame)
+                yield self._output(frame)
             if feeding is not None and feeding.done():
                 feeding.result()
             yield self._judged(frame, kills)
@@ -174,6 +176,11 @@ class Machine:
         except SandboxGone:
             pass  # then the command is dead too
 
+    def _output(self, frame: Frame) -> Output:
+        if not isinstance(frame, Output):
+            raise self._gone("it answered another question")
+        return frame
+
     def _judged(self, frame: Exit, kills: int) -> Exit:
         return Exit(
             code=frame.code,
@@ -184,7 +191,7 @@ class Machine:
         )
 
     def _oom_kills(self) -> int:
-        return self._held.group.oom_kills() if self._held.group else 0
+        return 0 if self._held.oom_count is None else oom_kills(self._held.oom_count)
 
     def _gone(self, reason: str) -> SandboxGone:
         self.client.lose(reason)
@@ -192,12 +199,6 @@ class Machine:
 
     def _lost(self) -> None:
         self._held.kill()
-
-
-def _output(frame: Frame) -> Output:
-    if not isinstance(frame, Output):
-        raise SandboxGone("the sandbox is gone: it answered another question")
-    return frame
 
 
 async def _feed(call: Call, stdin: AsyncIterable[bytes]) -> None:
@@ -237,6 +238,8 @@ async def _start(host: Host, spec: Spec, held: Held) -> Machine:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         pid = await _hello(ours, held.slot)
         held.inner = os.pidfd_open(pid)
+        if held.group is not None:
+            held.oom_count = held.group.open_oom_count()
         if host.is_root:
             await _furnish(host.launcher, spec, pid)
         machine = Machine(held)

@@ -174,6 +174,19 @@ def join(group: Group, pid: int) -> None:
         Path(file).write_text(str(pid))
 
 
+async def test_a_server_that_starts_leaves_its_living_neighbours_alone(
+    provider: BubblewrapProvider, spec: Spec, installation: str, tmp_path: Path
+) -> None:
+    sandbox = await provider.open(spec)
+    neighbour = BubblewrapProvider(installation=installation, data_dir=tmp_path / "other")
+    await neighbour.start()
+    assert (await run(sandbox, "true")).exit.code == 0
+    await neighbour.kill(spec.label)
+    with pytest.raises(SandboxGone):
+        await run(sandbox, "true")
+    await neighbour.close()
+
+
 async def test_a_start_that_fails_leaves_nothing(
     provider: BubblewrapProvider, installation: str, tmp_path: Path
 ) -> None:

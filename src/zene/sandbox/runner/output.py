@@ -6,7 +6,6 @@ used up its window is left alone until the host grants more, and so the command 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import select
@@ -151,9 +150,11 @@ class Outputs:
     def discard(self, fd: int) -> None:
         """Drop what an abandoned pipe holds."""
         if fd in self._abandoned:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 if not os.read(fd, CHUNK):
                     self._forget(fd)
+            except BlockingIOError:
+                return
 
     def _take(self, stream: Stream) -> bytes | None:
         """Read once and send: the bytes, none at the end, None when there is nothing to read now."""
@@ -183,8 +184,10 @@ class Outputs:
     def _widen(self, fd: int) -> None:
         if fd not in self._wide:
             self._wide.add(fd)
-            with contextlib.suppress(OSError):  # over the user's share of pipe memory: only slower
+            try:
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _WIDE_PIPE)
+            except OSError:  # over the user's share of pipe memory: only slower
+                return
 
     def _forget(self, fd: int) -> None:
         del self._abandoned[fd]

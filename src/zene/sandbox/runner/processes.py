@@ -6,9 +6,8 @@ those too (a double fork) is the command's if it is newer than the command and i
 
 from __future__ import annotations
 
-import contextlib
+import _signal  # type: ignore[import-not-found]  # it has no stubs
 import os
-import signal
 import time
 
 Table = dict[int, tuple[int, int, int]]  # pid → parent, session, start in ticks since boot
@@ -44,7 +43,7 @@ class Spawner:
                 file_actions=actions,
                 setsid=True,
                 setsigmask=[],
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+                setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
             )
         finally:
             os.pwrite(self._score, b"0", 0)
@@ -94,18 +93,28 @@ class Sessions:
 def _processes() -> Table:
     """Every process but PID 1 and those that have ended."""
     table = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - as above
+    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib starts slowly
         if name.isdigit() and name != "1":
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                fields = file.read().rpartition(b")")[2].split()
-                if fields[0] not in {b"Z", b"X"}:
-                    table[int(name)] = (int(fields[1]), int(fields[3]), int(fields[19]))
+            fields = _fields(f"/proc/{name}/stat")
+            if fields and fields[0] not in {b"Z", b"X"}:
+                table[int(name)] = (int(fields[1]), int(fields[3]), int(fields[19]))
     return table
 
 
+def _fields(path: str) -> list[bytes]:
+    """What follows the program's name in a stat file; nothing when the process ended while we looked."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - see above
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
 def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    try:
+        os.kill(pid, _signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def _find(program: bytes, path: bytes) -> bytes:

@@ -1,16 +1,15 @@
 """The supervisor: PID 1 of a sandbox, one loop over the host's stream, pipes and ended processes.
 
 It keeps itself out of its commands' reach (not dumpable, so its memory, environment and files cannot be
-opened). When the host's stream closes it ends, and the kernel ends everything else in the sandbox.
+opened). Imports are few and small, `_signal` instead of `signal` too: each sandbox pays for them. When the host's stream closes it ends, and the kernel ends everything else in the sandbox.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # it has no stubs
 import ctypes
 import os
-import resource
 import select
-import signal
 import struct
 import time
 
@@ -23,6 +22,7 @@ from zene.sandbox.runner.processes import Sessions, Spawner, now_in_ticks
 LINGER_SECONDS = 0.15  # of the 200 ms the contract allows after the main process has ended
 
 _REMEMBERED = 64
+_MANY_FDS = 1 << 20
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 4, 38, 22, 2
 
 
@@ -81,10 +81,10 @@ class Supervisor:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
+        _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.signal(
+            _signal.SIGINT, _signal.SIG_DFL
         )  # PID 1 cannot be sent what is left at its default
         self._epoll.register(reader, select.EPOLLIN)
         return reader
@@ -305,5 +305,5 @@ def _protect(_: int, program: bytes) -> None:
 
 def main() -> None:
     """Serve the host on fds 0 and 1; whatever else was left open on the way here is closed."""
-    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(3, _MANY_FDS)
     Supervisor(Wire(0, 1)).serve()
