@@ -28,6 +28,11 @@ _GET = Statement(
         approvals.c.id == bindparam("approval"), approvals.c.user_id == bindparam("user")
     )
 )
+_PENDING_OF = Statement(
+    select(*rows.APPROVAL)
+    .where(approvals.c.session_id == bindparam("session"), approvals.c.status == "pending")
+    .order_by(approvals.c.id)
+)
 _DECIDE = Statement(
     update(approvals)
     .where(
@@ -83,6 +88,11 @@ def list_approvals(
     found = yield _LIST(user=user_id, state=status, after=cursor or "", limit=limit + 1)
     page = [rows.approval(row) for row in found[:limit]]
     return page, page[-1].id if len(found) > limit else None
+
+
+def pending_of(session_id: str) -> Unit[list[Approval]]:
+    """What a session waits for, for whoever has been let in."""
+    return [rows.approval(row) for row in (yield _PENDING_OF(session=session_id))]
 
 
 def decide(

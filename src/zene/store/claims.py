@@ -14,6 +14,7 @@ from zene.domain.sessions import Session
 from zene.domain.tasks import POISON_ATTEMPTS, Lease, Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
+from zene.store.columns import one_of
 from zene.store.log import Writer, fenced, held
 from zene.store.schema import sessions, tasks, users
 
@@ -75,7 +76,7 @@ _REQUEUE = Statement(
     update(tasks)
     .where(
         tasks.c.id == bindparam("task"),
-        tasks.c.status.in_(("preparing", "running")),
+        one_of(tasks.c.status, "preparing", "running"),
         tasks.c.lease_epoch == bindparam("epoch"),
     )
     .values(

@@ -4,7 +4,18 @@ is converted on the way in or out, so that statements can run on the drivers dir
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    or_,
+    text,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -52,3 +63,8 @@ def partial(name: str, *columns: str, where: str) -> Index:
     """An index of the rows for which `where` holds; a query that names the same condition may use it."""
     condition = text(where)
     return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+def one_of(column: ColumnElement[str], *values: str) -> ColumnElement[bool]:
+    """Whether the column has one of these values: an IN that is compiled once and for all."""
+    return or_(*(column == value for value in values))

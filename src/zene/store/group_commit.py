@@ -27,7 +27,7 @@ class Work:
 
     __slots__ = ("answer", "begin", "error", "result")
 
-    def __init__(self, begin: Callable[[], Unit[Any]], answer: "asyncio.Future[Any]") -> None:
+    def __init__(self, begin: Callable[[], Unit[Any]], answer: asyncio.Future[Any]) -> None:
         self.begin = begin
         self.answer = answer
         self.result: Any = None

@@ -25,6 +25,7 @@ from zene.domain.tasks import Lease
 from zene.domain.times import milliseconds
 from zene.store import ending
 from zene.store.base import Statement, Unit
+from zene.store.columns import one_of
 from zene.store.log import Writer, fenced
 from zene.store.schema import approvals, items, model_calls, sessions, tasks
 
@@ -99,7 +100,7 @@ _RESERVE = Statement(
     update(tasks)
     .where(
         tasks.c.id == bindparam("task"),
-        tasks.c.status.in_(("preparing", "running")),
+        one_of(tasks.c.status, "preparing", "running"),
         or_(
             tasks.c.max_tokens_total.is_(None),
             tasks.c.input_tokens + tasks.c.output_tokens + tasks.c.reserved + bindparam("total")
@@ -152,7 +153,7 @@ _SETTLE_CALL = Statement(
 )
 _WAIT = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), tasks.c.status.in_(("preparing", "running")))
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, "preparing", "running"))
     .values(
         status="waiting",
         waiting_on=bindparam("reason"),

@@ -9,6 +9,7 @@ from zene.domain.events import Draft, Event, TaskQueued
 from zene.domain.tasks import Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
+from zene.store.columns import one_of
 from zene.store.log import held
 from zene.store.schema import sessions, tasks
 
@@ -69,9 +70,14 @@ _LIST = Statement(
     .order_by(tasks.c.id)
     .limit(bindparam("limit"))
 )
+_LIST_UNFINISHED = Statement(
+    select(*rows.TASK, _POSITION)
+    .where(tasks.c.session_id == bindparam("session"), tasks.c.status != "finished")
+    .order_by(tasks.c.place)
+)
 _CANCEL_LEASED = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), tasks.c.status.in_(("preparing", "running")))
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, "preparing", "running"))
     .values(status="cancelling")
     .returning(tasks.c.id)
 )
@@ -130,6 +136,11 @@ def list_tasks(
     found = yield _LIST(session=session_id, user=user_id, after=cursor or "", limit=limit + 1)
     page = [_with_position(row) for row in found[:limit]]
     return page, page[-1][0].id if len(found) > limit else None
+
+
+def unfinished(session_id: str) -> Unit[list[tuple[Task, int | None]]]:
+    """The session's unfinished tasks in their order, for whoever has been let in."""
+    return [_with_position(row) for row in (yield _LIST_UNFINISHED(session=session_id))]
 
 
 def request_cancel(
