@@ -21,7 +21,7 @@ async def bus() -> AsyncIterator[Bus]:
 
 
 def event(seq: int, completes: str | None = None) -> Live:
-    return Live(seq, "task.started", True, b"{}", completes)
+    return Live(seq, "task.started", durable=True, body=b"{}", completes=completes)
 
 
 def delta(text: str, offset: int, item: str = "itm_1") -> ItemDelta:
@@ -29,7 +29,7 @@ def delta(text: str, offset: int, item: str = "itm_1") -> ItemDelta:
 
 
 def fleeting(seq: int) -> Live:
-    return Live(seq, "item.delta", False, b"{}")
+    return Live(seq, "item.delta", durable=False, body=b"{}")
 
 
 async def test_followers_get_events_in_order(bus: Bus) -> None:

@@ -34,9 +34,9 @@ def live(event: Event) -> Live:
     return Live(
         event.seq,
         event.type,
-        event.type not in FLEETING,
-        _encoder.encode(event),
-        event.item_id if event.type == "item.completed" else None,
+        durable=event.type not in FLEETING,
+        body=_encoder.encode(event),
+        completes=event.item_id if event.type == "item.completed" else None,
     )
 
 
