@@ -15,7 +15,7 @@ from zene.client import AsyncClient
 from zene.domain.events import Draft, Event
 from zene.domain.ids import make_id
 from zene.domain.users import Role, User
-from zene.gateway.app import create_app
+from zene.gateway.app import Application, create_app
 from zene.gateway.local import LocalFiles
 from zene.gateway.parts import Outside, Terms
 from zene.gateway.server import serving
@@ -51,17 +51,28 @@ class Clock:
 
 
 @dataclass
+class Told:
+    """What the composition root would tell the gateway."""
+
+    refusal: str | None = None
+    missing: str | None = None
+
+    async def not_ready(self) -> str | None:
+        return self.missing
+
+
+@dataclass
 class Gateway:
     """What a test may reach into: the address, and what is behind it."""
 
     url: str
+    app: Application
     store: SqliteStore
     bus: MemoryBus
     outputs: Outputs
     clock: Clock
+    told: Told
     _open: AsyncExitStack
-    refusal: str | None = None
-    missing: str | None = None
 
     async def user(self, name: str, role: Role = Role.MEMBER) -> User:
         """Somebody with the password of the tests."""
@@ -122,21 +133,17 @@ async def running(
         stack.push_async_callback(workspaces.close)
         outputs = Outputs(folder / "outputs")
         stack.callback(outputs.close)
-        gateway = Gateway("", store, MemoryBus(), outputs, Clock(), AsyncExitStack())
-
-        async def not_ready() -> str | None:
-            return gateway.missing
-
+        bus, clock, told = MemoryBus(), Clock(), Told()
         app = create_app(
             store=store,
-            bus=gateway.bus,
+            bus=bus,
             files=LocalFiles(workspaces, outputs),
             secret_key=SECRET_KEY,
             terms=replace(TERMS, **terms),
             outside=Outside(
-                clock=gateway.clock, users_refused=lambda: gateway.refusal, not_ready=not_ready
+                clock=clock, users_refused=lambda: told.refusal, not_ready=told.not_ready
             ),
         )
-        gateway.url = await stack.enter_async_context(serving(app, host="127.0.0.1", port=0))
-        await stack.enter_async_context(gateway._open)
-        yield gateway
+        url = await stack.enter_async_context(serving(app, host="127.0.0.1", port=0))
+        clients = await stack.enter_async_context(AsyncExitStack())
+        yield Gateway(url, app, store, bus, outputs, clock, told, clients)

@@ -185,7 +185,7 @@ async def test_an_address_is_taken_once(gateway: Gateway) -> None:
 
 async def test_nobody_is_added_where_sandboxes_are_weak(gateway: Gateway) -> None:
     admin = await gateway.client("ada", Role.ADMIN)
-    gateway.refusal = "No cap on memory here."
+    gateway.told.refusal = "No cap on memory here."
     with pytest.raises(Conflict, match="No cap on memory"):
         await admin.create_user(email("bob"), PASSWORD)
 
@@ -207,7 +207,7 @@ async def test_the_server_says_whether_it_is_well_and_ready(gateway: Gateway) ->
     async with httpx.AsyncClient(base_url=gateway.url) as http:
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         assert (await http.get("/readyz")).json() == {"status": "ready"}
-        gateway.missing = "The sandbox is gone."
+        gateway.told.missing = "The sandbox is gone."
         answer = await http.get("/readyz")
         assert (answer.status_code, answer.json()["message"]) == (503, "The sandbox is gone.")
         page = await http.get("/")

@@ -32,13 +32,11 @@ _TRIES: Final = 5
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _TIMEOUT: Final = httpx.Timeout(60, connect=10)
 _ERRORS: Final[Mapping[int, type[ZeneError]]] = {
-    400: InvalidInput,
     401: Unauthorized,
     403: Forbidden,
     404: NotFound,
     409: Conflict,
     413: TooLarge,
-    422: InvalidInput,
     429: TooMany,
     503: Unavailable,
 }
@@ -218,7 +216,9 @@ def _error(response: httpx.Response, raw: bytes) -> ZeneError:
         problem = msgspec.json.decode(raw, type=_Problem)
     except msgspec.MsgspecError:
         problem = _Problem()
-    kind = _ERRORS.get(response.status_code, ZeneError)
+    kind = _ERRORS.get(
+        response.status_code, InvalidInput if response.is_client_error else ZeneError
+    )
     return kind(
         problem.message,
         code=problem.code,

@@ -26,14 +26,15 @@ async def serving(app: Application, *, host: str, port: int) -> AsyncGenerator[s
     """
     listener = _listen(host, port)
     server = _Server(_config(app), before_shutdown=app.drain)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(sockets=[listener]))
-        await server.listening.wait()
-        shown = f"[{host}]" if ":" in host else host
-        try:
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.started_or_failed.wait()
+    try:
+        if not running.done():
+            shown = f"[{host}]" if ":" in host else host
             yield f"http://{shown}:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
+    finally:
+        server.should_exit = True
+        await running
 
 
 def _config(app: Application) -> uvicorn.Config:
@@ -65,12 +66,18 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, *, before_shutdown: Callable[[], None]) -> None:
         super().__init__(config)
-        self.listening = asyncio.Event()
+        self.started_or_failed = asyncio.Event()
         self._before_shutdown = before_shutdown
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            self.started_or_failed.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.listening.set()
+        self.started_or_failed.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._before_shutdown()
