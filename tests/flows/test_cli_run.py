@@ -16,7 +16,7 @@ import pytest
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
 
 PASSWORD = "correct horse battery"
-SECONDS = 60.0
+SECONDS = 40.0
 
 Ended = tuple[int, str, str]
 
@@ -83,6 +83,7 @@ class Zene:
         program = await self.start(*arguments)
         assert program.process.stdin is not None
         program.process.stdin.write(stdin.encode())
+        program.process.stdin.close()
         return await program.end()
 
     async def up(self) -> Program:

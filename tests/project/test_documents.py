@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-import typer.main
 
 from zene.cli.app import app
 from zene.domain.events import FLEETING
@@ -114,7 +113,7 @@ def typed(parameter: Any) -> str:
 
 
 def test_every_command_is_documented() -> None:
-    assert missing(command_rows(typer.main.get_command(app), "zene"), "cli.md") == ""
+    assert missing(command_rows(app, "zene"), "cli.md") == ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,204 +1,201 @@
 """What can be typed: every command, its arguments and its help, on one page.
 
-A command's work is a coroutine of the same name in the module it is handed to. That module is
-imported when the command runs, so that `zene --help` does not pay for a server.
+A command's work is a coroutine of the module it is handed to. That module is imported when the command
+runs, so that `zene --help` does not pay for a server. Click reads the arguments: the server imports it
+anyway, and typer would bring pydantic along, 80 ms of every start.
 """
 
 import asyncio
 import importlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, NoReturn, TypeVar
 
-import typer
+import click
 
 from zene.cli import terminal
 from zene.domain.errors import InvalidInput, SetupError, ZeneError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
-app = typer.Typer(
-    name="zene",
-    help="Run coding agents for many people on one installation, safely.",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-user = typer.Typer(help="Manage who may sign in, beside a running server.", no_args_is_help=True)
-app.add_typer(user, name="user", rich_help_panel=None)
+Command = TypeVar("Command", bound=Callable[..., object])
 
-Config = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Settings file; by default zene.toml in the data folder."),
-]
-DataDir = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept.")]
-Server = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="The server; by default the one signed in to last."),
-]
-Model = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The model; by default the server's.")
-]
-Effort = Literal["none", "low", "medium", "high"]
-Policy = Literal["auto", "ask_for_writes", "ask_always"]
-Role = Literal["admin", "member", "viewer"]
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file; by default zene.toml in the data folder.",
+)
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where everything is kept.",
+)
+_server = click.option(
+    "--server", metavar="URL", help="The server; by default the one signed in to last."
+)
+
+
+def installation(command: Command) -> Command:
+    """The options of a command that works on the data folder itself."""
+    return _data_dir(_config(command))
+
+
+@click.group(context_settings={"max_content_width": 100})
+@click.version_option(package_name="zene", message="%(package)s %(version)s")
+def app() -> None:
+    """Run coding agents for many people on one installation, safely."""
 
 
 @app.command()
-def up(
-    *,
-    host: Annotated[str | None, typer.Option(help="The address to listen on [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="The port to listen on [8420].")] = None,
-    data_dir: DataDir = None,
-    config: Config = None,
-) -> None:
+@click.option("--host", help="The address to listen on [127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on [8420].")
+@installation
+def up(host: str | None, port: int | None, data_dir: Path | None, config: Path | None) -> None:
     """Start gateway and worker in one process."""
     _run("up", "up", config=config, overrides={"host": host, "port": port, "data_dir": data_dir})
 
 
 @app.command()
-def migrate(*, data_dir: DataDir = None, config: Config = None) -> None:
+@installation
+def migrate(data_dir: Path | None, config: Path | None) -> None:
     """Bring the database to this release's schema, after copying it."""
     _run("up", "migrate", config=config, overrides={"data_dir": data_dir})
 
 
 @app.command()
-def doctor(
-    *,
-    model: Annotated[
-        bool, typer.Option("--model", help="Make one call to the model, too.")
-    ] = False,
-    data_dir: DataDir = None,
-    config: Config = None,
-) -> None:
+@click.option("--model", is_flag=True, help="Make one call to the model, too.")
+@installation
+def doctor(model: bool, data_dir: Path | None, config: Path | None) -> None:  # noqa: FBT001
     """Say what this machine can do, what is missing and how to mend it."""
     _run("doctor", "doctor", call_model=model, config=config, overrides={"data_dir": data_dir})
 
 
+@app.group()
+def user() -> None:
+    """Manage who may sign in, beside a running server."""
+
+
 @user.command("add")
-def add_user(
-    email: str,
-    *,
-    role: Annotated[Role, typer.Option(help="What the user may do.")] = "member",
-    data_dir: DataDir = None,
-    config: Config = None,
-) -> None:
+@click.argument("email")
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "member", "viewer"]),
+    default="member",
+    help="What the user may do [member].",
+)
+@installation
+def add_user(email: str, role: str, data_dir: Path | None, config: Path | None) -> None:
     """Add a user; asks for a password, or makes one up where there is no terminal."""
     _run("users", "add", email=email, role=role, config=config, overrides={"data_dir": data_dir})
 
 
 @user.command("list")
-def list_users(*, data_dir: DataDir = None, config: Config = None) -> None:
+@installation
+def list_users(data_dir: Path | None, config: Path | None) -> None:
     """List all users."""
     _run("users", "show", config=config, overrides={"data_dir": data_dir})
 
 
 @user.command("disable")
+@click.argument("email")
+@click.option("--undo", is_flag=True, help="Let the user sign in again.")
+@installation
 def disable_user(
     email: str,
-    *,
-    undo: Annotated[bool, typer.Option("--undo", help="Let the user sign in again.")] = False,
-    data_dir: DataDir = None,
-    config: Config = None,
+    undo: bool,  # noqa: FBT001
+    data_dir: Path | None,
+    config: Path | None,
 ) -> None:
     """Sign a user out everywhere and for good."""
-    _run(
-        "users", "disable", email=email, undo=undo, config=config, overrides={"data_dir": data_dir}
-    )
+    overrides = {"data_dir": data_dir}
+    _run("users", "disable", email=email, undo=undo, config=config, overrides=overrides)
 
 
 @user.command("password")
-def change_password(email: str, *, data_dir: DataDir = None, config: Config = None) -> None:
+@click.argument("email")
+@installation
+def change_password(email: str, data_dir: Path | None, config: Path | None) -> None:
     """Set a user's password and end all sign-ins of that user."""
     _run("users", "password", email=email, config=config, overrides={"data_dir": data_dir})
 
 
 @app.command()
-def login(
-    server: Annotated[
-        str, typer.Argument(metavar="URL", help="The server.")
-    ] = "http://127.0.0.1:8420",
-    email: Annotated[
-        str | None, typer.Option(help="Who signs in; asked for where missing.")
-    ] = None,
-) -> None:
+@click.argument("server", metavar="URL", default="http://127.0.0.1:8420")
+@click.option("--email", help="Who signs in; asked for where missing.")
+def login(server: str, email: str | None) -> None:
     """Sign in; asks for the password, or reads it from stdin where there is no terminal."""
     _run("login", "login", server=server, email=email)
 
 
 @app.command()
-def run(  # noqa: PLR0913 - one each for what can be typed
-    prompt: Annotated[str, typer.Argument(help="What to do; - reads it from stdin.")],
-    *,
-    project: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER|GIT_URL", help="The code to work on; it is uploaded."),
-    ] = None,
-    session: Annotated[
-        str | None, typer.Option(metavar="ID", help="Go on in this session instead of a new one.")
-    ] = None,
-    model: Model = None,
-    effort: Annotated[Effort | None, typer.Option(help="How much the model thinks.")] = None,
-    policy: Annotated[Policy | None, typer.Option(help="Which tool calls to ask about.")] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Apply the diff to the folder at the end.")
-    ] = False,
-    server: Server = None,
-) -> None:
-    """Give the agent a task and watch it. Exits 0 when it succeeded, 1 when it failed, 3 when its budget
-    was used up, 4 when its time was, 130 when it was cancelled. Ctrl-C cancels it.
+@click.argument("prompt")
+@click.option("--project", metavar="FOLDER|GIT_URL", help="The code to work on; it is uploaded.")
+@click.option("--session", metavar="ID", help="Go on in this session instead of a new one.")
+@click.option("--model", metavar="NAME", help="The model; by default the server's.")
+@click.option(
+    "--effort",
+    type=click.Choice(["none", "low", "medium", "high"]),
+    help="How much the model thinks.",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(["auto", "ask_for_writes", "ask_always"]),
+    help="Which tool calls to ask about.",
+)
+@click.option("--apply", is_flag=True, help="Apply the diff to the folder at the end.")
+@_server
+def run(server: str | None, **request: Any) -> None:
+    """Give the agent a task and watch it. PROMPT says what to do; - reads it from stdin.
+
+    Exits with 0 when the task succeeded, 1 when it failed, 3 when its budget was used up, 4 when its
+    time was, and 130 when it was cancelled. Ctrl-C cancels it.
     """
-    request = {"prompt": prompt, "project": project, "session": session, "apply": apply}
-    options = {"model": model, "effort": effort, "policy": policy}
+    options = {name: request.pop(name) for name in ("model", "effort", "policy")}
     _run("run", "run", server=server, options=options, **request)
 
 
 @app.command()
-def attach(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")],
-    server: Server = None,
-) -> None:
+@click.argument("session")
+@_server
+def attach(session: str, server: str | None) -> None:
     """Watch a session from its beginning. Ctrl-C stops watching, not the work."""
     _run("run", "attach", session=session, server=server)
 
 
 @app.command()
-def sessions(
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many to show.")] = 20,
-    server: Server = None,
-) -> None:
+@click.option("--limit", type=click.IntRange(1, 200), default=20, help="How many to show [20].")
+@_server
+def sessions(limit: int, server: str | None) -> None:
     """List your sessions, the latest first."""
     _run("sessions", "sessions", limit=limit, server=server)
 
 
 @app.command()
-def approve(
-    approval: Annotated[
-        str | None,
-        typer.Argument(metavar="APPROVAL", help="What to decide; without it, list what waits."),
-    ] = None,
-    *,
-    deny: Annotated[bool, typer.Option("--deny", help="Forbid the call instead.")] = False,
-    session: Annotated[
-        bool, typer.Option("--session", help="Decide so for this tool in this session from now on.")
-    ] = False,
-    note: Annotated[str, typer.Option(help="A word to the agent.")] = "",
-    server: Server = None,
-) -> None:
+@click.argument("approval", required=False)
+@click.option("--deny", is_flag=True, help="Forbid the call instead.")
+@click.option(
+    "--session",
+    "scope",
+    flag_value="session",
+    default="once",
+    help="Decide so for this tool in this session from now on.",
+)
+@click.option("--note", default="", help="A word to the agent.")
+@_server
+def approve(**answer: Any) -> None:
     """Show the tool calls that wait for an answer, or answer one."""
-    scope = "session" if session else "once"
-    _run(
-        "approvals", "approve", approval=approval, deny=deny, scope=scope, note=note, server=server
-    )
+    _run("approvals", "approve", **answer)
 
 
 @app.command()
-def cancel(
-    task: Annotated[str, typer.Argument(metavar="ID", help="The id of a task, or of a session.")],
-    server: Server = None,
-) -> None:
-    """Cancel a task, or every unfinished one of a session."""
-    _run("sessions", "cancel", target=task, server=server)
+@click.argument("target", metavar="ID")
+@_server
+def cancel(target: str, server: str | None) -> None:
+    """Cancel a task, or every unfinished one of a session. ID is of a task or a session."""
+    _run("sessions", "cancel", target=target, server=server)
 
 
 def main() -> None:
@@ -206,7 +203,7 @@ def main() -> None:
     app()
 
 
-def _run(module: str, name: str, **arguments: Any) -> None:
+def _run(module: str, name: str, **arguments: Any) -> NoReturn:
     """Run `name` of `zene.cli.<module>` and exit with what it returns; expected errors get one line."""
     command = getattr(importlib.import_module(f"zene.cli.{module}"), name)
     try:
@@ -215,7 +212,7 @@ def _run(module: str, name: str, **arguments: Any) -> None:
         code = _told(err)
     except (KeyboardInterrupt, BrokenPipeError):
         code = INTERRUPTED
-    raise typer.Exit(code)
+    sys.exit(code)
 
 
 def _told(err: ZeneError | BaseExceptionGroup) -> int:
