@@ -158,7 +158,7 @@ async def test_a_diff_shows_everything_that_changed(
     script = """
         sed -i s/41/42/ src/app.py; rm README.md; chmod +x latin.txt; echo new > new.txt
         rm pipe.txt; mkfifo pipe.txt; mkfifo other; ln -s /etc/passwd link; touch data/large.bin
-        head -c 3000000 /dev/zero > big; head -c 500 /dev/urandom > noise
+        head -c 3000000 /dev/zero > big; { printf '\\0'; head -c 500 /dev/urandom; } > noise
         git init -q nested; echo hidden > nested/file.py; echo 'x' > a.log; echo '*.log' > .gitignore
         echo '* -diff filter=evil' > .gitattributes; mkdir locked; echo 1 > locked/x; touch empty
     """
