@@ -25,7 +25,6 @@ FROM: dict[Status, tuple[Status, ...]] = {
     "finished": ("queued", "waiting", "preparing", "running", "cancelling"),
 }
 
-LEASED: tuple[Status, ...] = ("preparing", "running", "cancelling")
 POISON_ATTEMPTS = 3  # lease losses in a row without a completed step
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, exists, func, select, update
 
 from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted
 from zene.domain.sessions import Session
-from zene.domain.tasks import POISON_ATTEMPTS, Lease, Task
+from zene.domain.tasks import FROM, POISON_ATTEMPTS, Lease, Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
@@ -56,7 +56,7 @@ _NEW_EPOCH = Statement(
 )
 _PREPARE = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), tasks.c.status == "queued", _is_first)
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["preparing"]), _is_first)
     .values(
         status="preparing",
         lease_worker=bindparam("worker"),

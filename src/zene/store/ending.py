@@ -17,10 +17,11 @@ from zene.domain.events import (
     TaskFinished,
 )
 from zene.domain.messages import Content, ToolCall, Usage
-from zene.domain.tasks import Outcome, TaskError
+from zene.domain.tasks import FROM, Outcome, TaskError
 from zene.domain.times import rfc3339
 from zene.store import rows
 from zene.store.base import Row, Statement, Unit
+from zene.store.columns import one_of
 from zene.store.log import Writer
 from zene.store.schema import approvals, items, model_calls, sessions, tasks, users
 
@@ -115,7 +116,7 @@ _ADD_DAY = Statement(
 )
 _FINISH = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), tasks.c.status != "finished")
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["finished"]))
     .values(
         outcome=case((tasks.c.status == "cancelling", "cancelled"), else_=bindparam("how")),
         error=case((tasks.c.status == "cancelling", None), else_=bindparam("why")),

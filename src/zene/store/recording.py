@@ -21,7 +21,7 @@ from zene.domain.events import (
 )
 from zene.domain.messages import Compaction, ToolCall
 from zene.domain.situation import Grant, Granted, Refused
-from zene.domain.tasks import Lease
+from zene.domain.tasks import FROM, Lease
 from zene.domain.times import milliseconds
 from zene.store import ending
 from zene.store.base import Statement, Unit
@@ -33,7 +33,7 @@ LEAST_OUTPUT = 1024  # tokens; a call that could say less is not worth its input
 
 _RUN = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), tasks.c.status == "preparing")
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["running"]))
     .values(status="running")
 )
 _START_ITEM = Statement(
@@ -100,16 +100,14 @@ _RESERVE = Statement(
     update(tasks)
     .where(
         tasks.c.id == bindparam("task"),
-        one_of(tasks.c.status, "preparing", "running"),
+        tasks.c.status == "running",
         or_(
             tasks.c.max_tokens_total.is_(None),
             tasks.c.input_tokens + tasks.c.output_tokens + tasks.c.reserved + bindparam("total")
             <= tasks.c.max_tokens_total,
         ),
     )
-    .values(
-        status="running", reserved=tasks.c.reserved + bindparam("total"), steps=bindparam("at_step")
-    )
+    .values(reserved=tasks.c.reserved + bindparam("total"), steps=bindparam("at_step"))
     .returning(tasks.c.id)
 )
 _LEFT = Statement(
@@ -153,7 +151,7 @@ _SETTLE_CALL = Statement(
 )
 _WAIT = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, "preparing", "running"))
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["waiting"]))
     .values(
         status="waiting",
         waiting_on=bindparam("reason"),

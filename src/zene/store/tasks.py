@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from zene.domain.errors import NotFound
 from zene.domain.events import Draft, Event, TaskQueued
-from zene.domain.tasks import Task
+from zene.domain.tasks import FROM, Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
@@ -77,7 +77,7 @@ _LIST_UNFINISHED = Statement(
 )
 _CANCEL_LEASED = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, "preparing", "running"))
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["cancelling"]))
     .values(status="cancelling")
     .returning(tasks.c.id)
 )
