@@ -152,10 +152,9 @@ class Conversation:
             self._places.clear()
             self.counted = None
         place = self._places.get(item_id)
-        step = self.step if place is None else self.items[place].step
-        item = Item(id=item_id, task_id=self.task.id, step=step, content=content)
         if place is None:
+            item = Item(id=item_id, task_id=self.task.id, step=self.step, content=content)
             self._places[item_id] = len(self.items)
             self.items.append(item)
         else:
-            self.items[place] = item
+            self.items[place] = replace(self.items[place], content=content)

@@ -20,7 +20,7 @@ from zene.domain.events import (
     StepRetry,
     TaskWaiting,
 )
-from zene.domain.messages import Block, Reasoning, SystemText, ToolCall, Usage
+from zene.domain.messages import Block, Item, Reasoning, SystemText, ToolCall, Usage
 from zene.domain.situation import Grant, Granted, Refused
 from zene.llm.base import CallStarted, Delta, Done, ModelInfo, PartDone, Retrying
 from zene.tools import TOOLS
@@ -420,3 +420,26 @@ def failing(error: ZeneError) -> Tool[Any]:
         raise error
 
     return Tool(name="shell", description="", arguments=Shell, run=fail, read_only=False)
+
+
+async def test_a_call_that_an_earlier_task_left_open_is_closed_and_not_run(world: World) -> None:
+    await world.tell(says("Done."))
+    record = world.record
+    record.open["itm_old"] = "command"
+    left = call("shell", command="touch ran")
+    record.items["itm_old"] = Item(id="itm_old", task_id="tsk_1", step=1, content=left)
+    record.task = new_task("And now?", id="tsk_2")
+    record.end = None
+    await world.tell(says("Done."))
+    assert world.result("shell")[0] == "interrupted"
+    assert not (world.root / "ran").exists()
+    old = record.items["itm_old"]
+    assert old is not None
+    assert isinstance(old.content, ToolCall)
+
+
+async def test_costs_are_added_up_where_the_model_has_prices(world: World) -> None:
+    world.info = ModelInfo(name="scripted", window=128_000, input_price=1.0, output_price=10.0)
+    used = Usage(input_tokens=1000, output_tokens=100)
+    record = await world.tell(says(LIST, usage=used), says("Done.", usage=used))
+    assert record.finished.cost == pytest.approx(0.004)
