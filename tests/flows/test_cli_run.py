@@ -34,7 +34,7 @@ class Program:
         async with asyncio.timeout(SECONDS):
             while not (found := re.search(pattern, self.seen)):
                 chunk = await self.process.stdout.read(4096)
-                assert chunk, f"ended without {pattern!r}: {self.seen}"
+                assert chunk, f"ended without {pattern!r}: {await self.end()}"
                 self.seen += chunk.decode()
         return found
 
@@ -182,10 +182,10 @@ async def test_a_failed_task_is_told_and_exits_with_1(zene: Zene, model: ModelSe
     assert "model_unauthorized" in err
 
 
-async def test_an_unknown_model_is_refused_with_its_name(zene: Zene) -> None:
+async def test_an_unknown_model_is_refused(zene: Zene) -> None:
     code, _, err = await zene("run", "Hello", "--model", "nobodys")
-    assert code in (1, 2)
-    assert "nobodys" in err
+    assert code == 2
+    assert "no such model" in err
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ async def test_ctrl_c_cancels_the_task(zene: Zene) -> None:
     running = await zene.start("run", "Sleep", "--model", "scripted")
     await running.until("begun\n")
     code, out, err = await running.end(signal.SIGINT)
-    assert (code, "over\n" in out) == (130, False), err
+    assert (code, "\nover\n" in out) == (130, False), err
     assert "cancelled" in err
     assert "Traceback" not in err
 
