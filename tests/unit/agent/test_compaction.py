@@ -26,6 +26,7 @@ WORK = says(
     usage=FULL,
 )
 TOO_LONG = [ModelError("Too long.", code="model_context_too_long")]
+SILENT: list[list[Event]] = [says("  "), [Done(stop_reason="end", usage=None)], []]
 SMALL = Usage(input_tokens=1, output_tokens=1)
 PLAN = {"entries": [{"text": "mend", "status": "in_progress"}]}
 
@@ -101,7 +102,7 @@ async def test_calls_in_an_answer_that_should_be_a_summary_are_not_run(world: Wo
     assert record.finished.outcome == "succeeded"
 
 
-@pytest.mark.parametrize("answer", [says("  "), [Done(stop_reason="end", usage=None)], []])
+@pytest.mark.parametrize("answer", SILENT)
 async def test_without_a_summary_the_task_fails(world: World, answer: list[Event]) -> None:
     record = await world.tell(WORK, answer)
     assert record.finished.error is not None
