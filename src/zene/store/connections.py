@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from zene.domain.errors import SetupError, Unavailable
@@ -96,10 +97,9 @@ def _execute(connection: sqlite3.Connection, query: Query) -> Rows:
 
 def _compile(statement: Statement) -> tuple[str, dict[str, Any]]:
     """Its SQL, and the values that stand in the statement itself."""
-    compiled = statement.expression.compile(
-        dialect=DIALECT, compile_kwargs={"render_postcompile": True}
-    )
-    required = {name for name, bind in getattr(compiled, "binds", {}).items() if bind.required}
-    constants = {name: v for name, v in compiled.params.items() if name not in required}
-    statement.compiled["sqlite"] = str(compiled), constants
-    return str(compiled), constants
+    compiled = SQLiteCompiler(DIALECT, statement.expression)
+    required = {name for name, bind in compiled.binds.items() if bind.required}
+    whole = compiled.construct_expanded_state(dict.fromkeys(required))
+    constants = {name: v for name, v in whole.parameters.items() if name not in required}
+    statement.compiled["sqlite"] = whole.statement, constants
+    return whole.statement, constants

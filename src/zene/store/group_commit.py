@@ -61,7 +61,9 @@ class Threads:
             raise Unavailable("Too much waits for the database. Try again.", retry_after=1)
         if not self._threads:
             self._threads = [
-                threading.Thread(target=self._run, name=f"store-{self._serve.__name__}-{n}")
+                threading.Thread(
+                    target=self._run, name=f"store-{self._serve.__name__}-{n}", daemon=True
+                )
                 for n in range(self._count)
             ]
             for thread in self._threads:

@@ -18,6 +18,7 @@ from zene.store.schema import (
     idempotency,
     items,
     model_calls,
+    projects,
     rules,
     sessions,
     tasks,
@@ -79,6 +80,8 @@ _DELETE = Statement(
     .values(deleted_at=bindparam("now"), lease_epoch=sessions.c.lease_epoch + 1)
     .returning(sessions.c.id)
 )
+_ALL = Statement(select(sessions.c.id))
+_ALL_PROJECTS = Statement(select(projects.c.id))
 _LAST = "zzz"  # after every id
 
 
@@ -178,6 +181,13 @@ def delete_session(user_id: str, session_id: str, now: int, job_id: str) -> Unit
         raise NotFound("There is no such session.")
     yield from enqueue(job_id, "delete_session", {"session_id": session_id}, now)
     return written
+
+
+def known() -> Unit[tuple[list[str], list[str]]]:
+    """Every session and every project that has a row, deleted ones too: whose files may be there."""
+    found = yield _ALL()
+    projects_found = yield _ALL_PROJECTS()
+    return [row[0] for row in found], [row[0] for row in projects_found]
 
 
 def _purges(table: Table, key: Any) -> Statement:
