@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from zene import telemetry
 from zene.bus.base import live
 from zene.domain.events import Event
-from zene.store import approvals, claims, idempotency
+from zene.store import approvals, claims, idempotency, jobs, sessions
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
 
@@ -25,8 +25,11 @@ class Sweep:
 
     async def take_over(self) -> None:
         """At the start of the only worker of a data folder: every lease there is belongs to the dead."""
-        swept = await self._desk.store.write(claims.take_over_all, now=now_ms())
-        await self._publish(swept)
+        desk, now = self._desk, now_ms()
+        await self._publish(await desk.store.write(claims.take_over_all, now=now))
+        await desk.store.write(jobs.take_over_jobs, now=now)
+        known_sessions, known_projects = await desk.store.read(sessions.known)
+        await desk.workspaces.reap(known_sessions, known_projects)
 
     async def tick(self) -> float:
         """One round; seconds until the next."""
