@@ -4,13 +4,14 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy import BindParameter
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from zene.domain.errors import SetupError, Unavailable
 from zene.store.base import Query, Rows, Statement, T, Unit
 
-DIALECT: Final = SQLiteDialect_pysqlite(paramstyle="named")
+_DIALECT: Final = SQLiteDialect_pysqlite(paramstyle="named")
 
 _BUSY_SECONDS = 5.0  # another process, such as `zene user`, may be writing
 _STATEMENTS = 512  # prepared ones that a connection keeps
@@ -87,19 +88,23 @@ def roll_back(connection: sqlite3.Connection) -> None:
 
 def _execute(connection: sqlite3.Connection, query: Query) -> Rows:
     statement, parameters = query
-    sql, constants = statement.compiled.get("sqlite") or _compile(statement)
+    sql = statement.compiled.get("sqlite") or _compile(statement)
     if len(parameters) == 1:
-        values = {**constants, **parameters[0]} if constants else parameters[0]
-        return connection.execute(sql, values).fetchall()
-    connection.executemany(sql, [{**constants, **values} for values in parameters])
+        return connection.execute(sql, parameters[0]).fetchall()
+    connection.executemany(sql, parameters)
     return ()
 
 
-def _compile(statement: Statement) -> tuple[str, dict[str, Any]]:
-    """Its SQL, and the values that stand in the statement itself."""
-    compiled = SQLiteCompiler(DIALECT, statement.expression)
-    required = {name for name, bind in compiled.binds.items() if bind.required}
-    whole = compiled.construct_expanded_state(dict.fromkeys(required))
-    constants = {name: v for name, v in whole.parameters.items() if name not in required}
-    statement.compiled["sqlite"] = whole.statement, constants
-    return whole.statement, constants
+def _compile(statement: Statement) -> str:
+    sql = str(_Compiler(_DIALECT, statement.expression))
+    statement.compiled["sqlite"] = sql
+    return sql
+
+
+class _Compiler(SQLiteCompiler):
+    """Writes the values that stand in a statement into its text: a partial index is only used for those."""
+
+    def visit_bindparam(self, bindparam: BindParameter[Any], *args: Any, **options: Any) -> str:
+        options["literal_binds"] = not bindparam.required
+        sql = super().visit_bindparam(bindparam, *args, **options)  # type: ignore[no-untyped-call]
+        return str(sql)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from msgspec import Struct
-from sqlalchemy import bindparam, delete, select, tuple_, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import bindparam, delete, select, text, tuple_, update
 
 from zene.domain.errors import Conflict
 from zene.store.base import Statement, Unit
@@ -18,23 +17,18 @@ from zene.store.schema import idempotency
 T = TypeVar("T")
 
 _CLAIM = Statement(
-    insert(idempotency)
-    .values(
-        user_id=bindparam("user"),
-        key=bindparam("key"),
-        fingerprint=bindparam("fingerprint"),
-        session_id=bindparam("session"),
-        created_at=bindparam("now"),
+    text(
+        "INSERT INTO idempotency (user_id, key, fingerprint, session_id, created_at)"
+        " VALUES (:user, :key, :fingerprint, :session, :now)"
+        " ON CONFLICT (user_id, key) DO NOTHING RETURNING key"
     )
-    .on_conflict_do_nothing()
-    .returning(idempotency.c.key)
 )
 _mine = (
     idempotency.c.user_id == bindparam("user"),
     idempotency.c.key == bindparam("named"),
 )
 _FIND = Statement(select(idempotency.c.fingerprint, idempotency.c.response).where(*_mine))
-_ANSWER = Statement(update(idempotency).where(*_mine).values(response=bindparam("text")))
+_ANSWER = Statement(update(idempotency).where(*_mine).values(response=bindparam("answer")))
 _FORGET = Statement(
     delete(idempotency).where(
         tuple_(idempotency.c.user_id, idempotency.c.key).in_(
@@ -80,9 +74,9 @@ def once(
     if not claimed:
         return (yield from _kept(key)), None
     result = yield from make()
-    text = encode(result)
-    yield _ANSWER(user=key.user_id, named=key.key, text=text)
-    return Answer(text, is_new=True), result
+    answer = encode(result)
+    yield _ANSWER(user=key.user_id, named=key.key, answer=answer)
+    return Answer(answer, is_new=True), result
 
 
 def forget(*, before: int, limit: int) -> Unit[None]:
@@ -92,10 +86,10 @@ def forget(*, before: int, limit: int) -> Unit[None]:
 
 def _kept(key: Key) -> Unit[Answer]:
     found = yield _FIND(user=key.user_id, named=key.key)
-    fingerprint, text = found[0]
+    fingerprint, answer = found[0]
     if fingerprint != key.fingerprint:
         raise Conflict(
             "This Idempotency-Key was used with another request. Use a new one.",
             code="idempotency_key_reused",
         )
-    return Answer(text, is_new=False)
+    return Answer(answer, is_new=False)

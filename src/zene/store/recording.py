@@ -68,6 +68,7 @@ _INTEND = Statement(
 _USE_APPROVAL = Statement(
     update(approvals)
     .where(
+        approvals.c.task_id == bindparam("task"),
         approvals.c.item_id == bindparam("item"),
         approvals.c.status == "allowed",
         approvals.c.used == 0,
@@ -359,5 +360,5 @@ def _intend(batch: _Batch, item_id: str) -> Unit[None]:
     if asked:
         call = ending.decoded(content)
         exact = arguments_hash(call.name, call.arguments) if isinstance(call, ToolCall) else ""
-        if not (yield _USE_APPROVAL(item=item_id, hash=exact)):
+        if not (yield _USE_APPROVAL(task=batch.lease.task_id, item=item_id, hash=exact)):
             raise Conflict(f"Nobody allowed the call {item_id}.", code="not_allowed")

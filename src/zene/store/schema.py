@@ -231,7 +231,7 @@ approvals = Table(
     number("expires_at"),
     Index(None, "user_id", "id"),
     Index(None, "session_id"),
-    Index(None, "task_id"),
+    Index(None, "task_id", "item_id"),
     partial("ix_approvals_pending", "expires_at", where="status = 'pending'"),
 )
 

@@ -9,6 +9,25 @@ down_revision = None
 
 def upgrade() -> None:
     """Make every table."""
+    _events()
+    _idempotency()
+    _jobs()
+    _login_failures()
+    _signing_keys()
+    _usage_days()
+    _users()
+    _projects()
+    _refresh_families()
+    _refresh_tokens()
+    _sessions()
+    _rules()
+    _tasks()
+    _approvals()
+    _items()
+    _model_calls()
+
+
+def _events() -> None:
     op.create_table(
         "events",
         sa.Column("session_id", sa.Text(), nullable=False),
@@ -19,8 +38,11 @@ def upgrade() -> None:
         sa.Column("item_id", sa.Text(), nullable=True),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("session_id", "seq", name=op.f("pk_events")),
+        sa.PrimaryKeyConstraint("session_id", "seq", name="pk_events"),
     )
+
+
+def _idempotency() -> None:
     op.create_table(
         "idempotency",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -29,10 +51,13 @@ def upgrade() -> None:
         sa.Column("session_id", sa.Text(), nullable=True),
         sa.Column("response", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("user_id", "key", name=op.f("pk_idempotency")),
+        sa.PrimaryKeyConstraint("user_id", "key", name="pk_idempotency"),
     )
-    op.create_index(op.f("ix_idempotency_created_at"), "idempotency", ["created_at"], unique=False)
-    op.create_index(op.f("ix_idempotency_session_id"), "idempotency", ["session_id"], unique=False)
+    op.create_index("ix_idempotency_created_at", "idempotency", ["created_at"])
+    op.create_index("ix_idempotency_session_id", "idempotency", ["session_id"])
+
+
+def _jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("id", sa.Text(), nullable=False),
@@ -44,25 +69,34 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
     )
-    op.create_index(op.f("ix_jobs_due_at"), "jobs", ["due_at"], unique=False)
+    op.create_index("ix_jobs_due_at", "jobs", ["due_at"])
+
+
+def _login_failures() -> None:
     op.create_table(
         "login_failures",
         sa.Column("email", sa.Text(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("email", name=op.f("pk_login_failures")),
+        sa.PrimaryKeyConstraint("email", name="pk_login_failures"),
     )
-    op.create_index(op.f("ix_login_failures_last_at"), "login_failures", ["last_at"], unique=False)
+    op.create_index("ix_login_failures_last_at", "login_failures", ["last_at"])
+
+
+def _signing_keys() -> None:
     op.create_table(
         "signing_keys",
         sa.Column("kid", sa.Text(), nullable=False),
         sa.Column("private_sealed", sa.LargeBinary(), nullable=False),
         sa.Column("public_jwk", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("kid", name=op.f("pk_signing_keys")),
+        sa.PrimaryKeyConstraint("kid", name="pk_signing_keys"),
     )
+
+
+def _usage_days() -> None:
     op.create_table(
         "usage_days",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -75,8 +109,11 @@ def upgrade() -> None:
         sa.Column("reasoning_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("estimated", sa.Integer(), server_default="0", nullable=False),
         sa.Column("cost", sa.Float(precision=53), nullable=True),
-        sa.PrimaryKeyConstraint("user_id", "day", "model", name=op.f("pk_usage_days")),
+        sa.PrimaryKeyConstraint("user_id", "day", "model", name="pk_usage_days"),
     )
+
+
+def _users() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.Text(), nullable=False),
@@ -88,10 +125,13 @@ def upgrade() -> None:
         sa.Column("max_active_tasks", sa.BigInteger(), nullable=True),
         sa.Column("active", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("turn", sa.BigInteger(), server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
-        sa.UniqueConstraint("email", name=op.f("uq_users_email")),
+        sa.PrimaryKeyConstraint("id", name="pk_users"),
+        sa.UniqueConstraint("email", name="uq_users_email"),
     )
-    op.create_index(op.f("ix_users_turn"), "users", ["turn"], unique=False)
+    op.create_index("ix_users_turn", "users", ["turn"])
+
+
+def _projects() -> None:
     op.create_table(
         "projects",
         sa.Column("id", sa.Text(), nullable=False),
@@ -103,24 +143,26 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_projects_user_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_projects_user_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_projects"),
     )
-    op.create_index(op.f("ix_projects_user_id_id"), "projects", ["user_id", "id"], unique=False)
+    op.create_index("ix_projects_user_id_id", "projects", ["user_id", "id"])
+
+
+def _refresh_families() -> None:
     op.create_table(
         "refresh_families",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["users.id"], name=op.f("fk_refresh_families_user_id")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_refresh_families")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_refresh_families_user_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_refresh_families"),
     )
-    op.create_index(
-        op.f("ix_refresh_families_user_id"), "refresh_families", ["user_id"], unique=False
-    )
+    op.create_index("ix_refresh_families_user_id", "refresh_families", ["user_id"])
+
+
+def _refresh_tokens() -> None:
     op.create_table(
         "refresh_tokens",
         sa.Column("hash", sa.Text(), nullable=False),
@@ -131,17 +173,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["family_id"],
             ["refresh_families.id"],
-            name=op.f("fk_refresh_tokens_family_id"),
+            name="fk_refresh_tokens_family_id",
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("hash", name=op.f("pk_refresh_tokens")),
+        sa.PrimaryKeyConstraint("hash", name="pk_refresh_tokens"),
     )
-    op.create_index(
-        op.f("ix_refresh_tokens_expires_at"), "refresh_tokens", ["expires_at"], unique=False
-    )
-    op.create_index(
-        op.f("ix_refresh_tokens_family_id"), "refresh_tokens", ["family_id"], unique=False
-    )
+    op.create_index("ix_refresh_tokens_expires_at", "refresh_tokens", ["expires_at"])
+    op.create_index("ix_refresh_tokens_family_id", "refresh_tokens", ["family_id"])
+
+
+def _sessions() -> None:
     op.create_table(
         "sessions",
         sa.Column("id", sa.Text(), nullable=False),
@@ -157,22 +198,26 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["project_id"], ["projects.id"], name=op.f("fk_sessions_project_id")
-        ),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_sessions_user_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_sessions_project_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_sessions"),
     )
-    op.create_index(op.f("ix_sessions_project_id"), "sessions", ["project_id"], unique=False)
-    op.create_index(op.f("ix_sessions_user_id_id"), "sessions", ["user_id", "id"], unique=False)
+    op.create_index("ix_sessions_project_id", "sessions", ["project_id"])
+    op.create_index("ix_sessions_user_id_id", "sessions", ["user_id", "id"])
+
+
+def _rules() -> None:
     op.create_table(
         "rules",
         sa.Column("session_id", sa.Text(), nullable=False),
         sa.Column("tool", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_rules_session_id")),
-        sa.PrimaryKeyConstraint("session_id", "tool", name=op.f("pk_rules")),
+        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name="fk_rules_session_id"),
+        sa.PrimaryKeyConstraint("session_id", "tool", name="pk_rules"),
     )
+
+
+def _tasks() -> None:
     op.create_table(
         "tasks",
         sa.Column("id", sa.Text(), nullable=False),
@@ -205,16 +250,15 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_tasks_session_id")),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_tasks_user_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
-        sa.UniqueConstraint("session_id", "place", name=op.f("uq_tasks_session_id_place")),
+        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name="fk_tasks_session_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_tasks_user_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_tasks"),
+        sa.UniqueConstraint("session_id", "place", name="uq_tasks_session_id_place"),
     )
     op.create_index(
         "ix_tasks_leased",
         "tasks",
         ["lease_expires_at"],
-        unique=False,
         sqlite_where=sa.text("lease_epoch IS NOT NULL"),
         postgresql_where=sa.text("lease_epoch IS NOT NULL"),
     )
@@ -222,7 +266,6 @@ def upgrade() -> None:
         "ix_tasks_queued",
         "tasks",
         ["user_id", "id"],
-        unique=False,
         sqlite_where=sa.text("status = 'queued'"),
         postgresql_where=sa.text("status = 'queued'"),
     )
@@ -230,10 +273,12 @@ def upgrade() -> None:
         "ix_tasks_unfinished",
         "tasks",
         ["session_id", "place"],
-        unique=False,
         sqlite_where=sa.text("status <> 'finished'"),
         postgresql_where=sa.text("status <> 'finished'"),
     )
+
+
+def _approvals() -> None:
     op.create_table(
         "approvals",
         sa.Column("id", sa.Text(), nullable=False),
@@ -254,20 +299,22 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("decided_at", sa.BigInteger(), nullable=True),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name=op.f("fk_approvals_task_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
+        sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name="fk_approvals_task_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_approvals"),
     )
     op.create_index(
         "ix_approvals_pending",
         "approvals",
         ["expires_at"],
-        unique=False,
         sqlite_where=sa.text("status = 'pending'"),
         postgresql_where=sa.text("status = 'pending'"),
     )
-    op.create_index(op.f("ix_approvals_session_id"), "approvals", ["session_id"], unique=False)
-    op.create_index(op.f("ix_approvals_task_id"), "approvals", ["task_id"], unique=False)
-    op.create_index(op.f("ix_approvals_user_id_id"), "approvals", ["user_id", "id"], unique=False)
+    op.create_index("ix_approvals_session_id", "approvals", ["session_id"])
+    op.create_index("ix_approvals_task_id_item_id", "approvals", ["task_id", "item_id"])
+    op.create_index("ix_approvals_user_id_id", "approvals", ["user_id", "id"])
+
+
+def _items() -> None:
     op.create_table(
         "items",
         sa.Column("id", sa.Text(), nullable=False),
@@ -281,21 +328,21 @@ def upgrade() -> None:
         sa.Column("content", sa.Text(), nullable=True),
         sa.Column("asked", sa.Integer(), server_default="0", nullable=False),
         sa.Column("intent_epoch", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name=op.f("fk_items_task_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_items")),
+        sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name="fk_items_task_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_items"),
     )
-    op.create_index("ix_items_call", "items", ["session_id", "call_id"], unique=False)
+    op.create_index("ix_items_call", "items", ["session_id", "call_id"])
     op.create_index(
         "ix_items_open",
         "items",
         ["task_id"],
-        unique=False,
         sqlite_where=sa.text("status = 'open'"),
         postgresql_where=sa.text("status = 'open'"),
     )
-    op.create_index(
-        op.f("ix_items_session_id_place"), "items", ["session_id", "place"], unique=False
-    )
+    op.create_index("ix_items_session_id_place", "items", ["session_id", "place"])
+
+
+def _model_calls() -> None:
     op.create_table(
         "model_calls",
         sa.Column("task_id", sa.Text(), nullable=False),
@@ -316,20 +363,14 @@ def upgrade() -> None:
         sa.Column("cost", sa.Float(precision=53), nullable=True),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name=op.f("fk_model_calls_task_id")),
-        sa.PrimaryKeyConstraint("task_id", "step", name=op.f("pk_model_calls")),
+        sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name="fk_model_calls_task_id"),
+        sa.PrimaryKeyConstraint("task_id", "step", name="pk_model_calls"),
     )
     op.create_index(
         "ix_model_calls_open",
         "model_calls",
         ["user_id"],
-        unique=False,
         sqlite_where=sa.text("status = 'open'"),
         postgresql_where=sa.text("status = 'open'"),
     )
-    op.create_index(
-        op.f("ix_model_calls_session_id_place"),
-        "model_calls",
-        ["session_id", "place"],
-        unique=False,
-    )
+    op.create_index("ix_model_calls_session_id_place", "model_calls", ["session_id", "place"])
