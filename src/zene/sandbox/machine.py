@@ -58,11 +58,11 @@ class Held:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def kill(self) -> None:
-        """Send SIGKILL to all of it; `end` waits."""
-        for fd in (self.inner, self.outer):
-            if fd is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+        """Send SIGKILL to PID 1, with which all of it ends; the outermost process ends after it."""
+        fd = self.outer if self.inner is None else self.inner
+        if fd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
 
     def complaint(self) -> str:
         """What was written to stderr so far, to say why it ended."""
@@ -232,10 +232,10 @@ async def start_machine(host: Host, spec: Spec, group: Group | None) -> Machine:
 async def _start(host: Host, spec: Spec, held: Held) -> Machine:
     ours, theirs = socket.socketpair()
     try:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before anything can be sent
         with theirs:
             await _launch(host, spec, held, theirs)
         ours.settimeout(0)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         pid = await _hello(ours, held.slot)
         held.inner = os.pidfd_open(pid)
         if held.group is not None:

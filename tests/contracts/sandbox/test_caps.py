@@ -13,7 +13,7 @@ from zene.sandbox.bwrap import BubblewrapProvider
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has no caps to hold")
 
-FORK_BOMB = "bomb() { bomb | bomb & }; bomb; sleep 1000"
+FORK_BOMB = "bomb() { bomb | bomb & }; bomb; while :; do :; done"
 
 
 async def test_memory_is_capped_and_the_exit_says_so(sandbox: Sandbox, limits: Limits) -> None:
