@@ -125,7 +125,7 @@ def decide(
         approval_id=approval_id, decision=decision, scope=scope, by=user_id, note=note
     )
     writer.add(Draft(body=body, task_id=asked.task_id, item_id=asked.item_id))
-    resumed = yield from _resume(writer, asked.task_id)
+    resumed = yield from resume(writer, asked.task_id)
     return rows.approval(decided[0]), (yield from writer.flush()), resumed
 
 
@@ -138,13 +138,13 @@ def expire(*, now: int, limit: int) -> Unit[list[tuple[str, list[Event]]]]:
             continue
         body = ApprovalExpired(approval_id=approval_id)
         writer.add(Draft(body=body, task_id=task_id, item_id=item_id))
-        yield from _resume(writer, task_id)
+        yield from resume(writer, task_id)
         swept.append((session_id, (yield from writer.flush())))
     return swept
 
 
-def _resume(writer: Writer, task_id: str) -> Unit[bool]:
-    """Queue the task again where nothing of it is asked any more."""
+def resume(writer: Writer, task_id: str) -> Unit[bool]:
+    """Queue a task that waits for approvals again where nothing of it is asked any more."""
     resumed = yield _RESUME(task=task_id)
     if resumed:
         writer.add(Draft(body=TaskResumed(reason="approval"), task_id=task_id))

@@ -50,7 +50,11 @@ _TAKE_TURN = Statement(
 )
 _NEW_EPOCH = Statement(
     update(sessions)
-    .where(sessions.c.id == bindparam("session"), sessions.c.deleted_at.is_(None))
+    .where(
+        sessions.c.id == bindparam("session"),
+        sessions.c.deleted_at.is_(None),
+        exists().where(tasks.c.id == bindparam("task"), tasks.c.status == "queued"),
+    )
     .values(lease_epoch=sessions.c.lease_epoch + 1)
     .returning(*rows.SESSION, sessions.c.lease_epoch)
 )
@@ -180,7 +184,7 @@ def cancelling(task_ids: Sequence[str]) -> Unit[list[str]]:
 
 
 def _take(task_id: str, session_id: str, worker: str, now: int, until: int) -> Unit[Claim | None]:
-    found = yield _NEW_EPOCH(session=session_id)
+    found = yield _NEW_EPOCH(session=session_id, task=task_id)
     if not found:
         return None
     epoch = found[0][-1]

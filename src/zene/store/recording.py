@@ -24,6 +24,7 @@ from zene.domain.situation import Grant, Granted, Refused
 from zene.domain.tasks import FROM, Lease
 from zene.domain.times import milliseconds
 from zene.store import ending
+from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer, fenced
@@ -195,7 +196,7 @@ def record(  # noqa: PLR0913 - a batch, field by field
     """Commit a batch as the lease's owner. `output_cap` is what the model call may have at most; where its
     tokens are refused, StepStarted and nothing else of the batch is left out. Raises LeaseLost.
     """
-    ends = isinstance(drafts[-1].body, TaskFinished | TaskWaiting)
+    ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
     if ends:
         yield ending.RELEASE_USER(user=lease.user_id)
     writer = yield from fenced(lease, now)
@@ -237,6 +238,7 @@ def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:
             waits = yield _WAIT(task=task_id, reason=reason, more_ms=batch.worked_ms)
             if waits:
                 writer.add(draft)
+                yield from resume(writer, task_id)
             else:
                 yield from ending.finish(
                     writer, task_id, "cancelled", now=now, worked_ms=batch.worked_ms
