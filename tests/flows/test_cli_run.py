@@ -1,116 +1,14 @@
 """`zene run` and what goes with it, as a person types them, against a server of their own."""
 
-import asyncio
-import os
 import re
 import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
-
-PASSWORD = "correct horse battery"
-SECONDS = 40.0
-
-Ended = tuple[int, str, str]
-
-
-@dataclass
-class Program:
-    """A running `zene`, whose output is read as it comes."""
-
-    process: asyncio.subprocess.Process
-    seen: str = ""
-
-    async def until(self, pattern: str) -> re.Match[str]:
-        """Read stdout up to a match."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(SECONDS):
-            while not (found := re.search(pattern, self.seen)):
-                chunk = await self.process.stdout.read(4096)
-                assert chunk, f"ended without {pattern!r}: {await self.end()}"
-                self.seen += chunk.decode()
-        return found
-
-    async def end(self, sent: signal.Signals | None = None) -> Ended:
-        """Wait for its end; everything that it wrote."""
-        if sent is not None:
-            self.process.send_signal(sent)
-        async with asyncio.timeout(SECONDS):
-            out, err = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, self.seen + out.decode(), err.decode()
-
-
-@dataclass
-class Zene:
-    """A person at a terminal, with a home, a data folder and a server."""
-
-    home: Path
-    variables: Mapping[str, str]
-    port: int
-    programs: list[Program] = field(default_factory=list)
-
-    async def start(self, *arguments: str) -> Program:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("ZENE_", "OPENAI_"))}
-        environ |= {
-            "HOME": str(self.home),
-            "ZENE_DATA_DIR": str(self.home / "data"),
-            "ZENE_ADMIN_PASSWORD": PASSWORD,
-            "PYTHONUNBUFFERED": "1",
-            **self.variables,
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "zene", *arguments,
-            cwd=self.home,
-            env=environ,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        program = Program(process)
-        self.programs.append(program)
-        return program
-
-    async def __call__(self, *arguments: str, stdin: str = "") -> Ended:
-        """Run a command to its end."""
-        program = await self.start(*arguments)
-        assert program.process.stdin is not None
-        program.process.stdin.write(stdin.encode())
-        program.process.stdin.close()
-        return await program.end()
-
-    async def up(self) -> Program:
-        server = await self.start("up", "--port", str(self.port))
-        await server.until(r"ready at http\S+\n")
-        return server
-
-    async def login(self) -> None:
-        code, _, err = await self(
-            "login", f"http://127.0.0.1:{self.port}", "--email", "admin@localhost", stdin=PASSWORD
-        )
-        assert code == 0, err
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for program in reversed(self.programs):
-            if program.process.returncode is None:
-                program.process.kill()
-                await program.process.communicate()
-
-
-def a_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+from tests.servers import Zene, a_free_port
 
 
 @pytest.fixture
@@ -171,7 +69,7 @@ async def test_what_a_model_says_is_not_obeyed_by_the_terminal(
     model.scripts["scripted"] = Script(answers=[Answer(text=evil, calls=calls), Answer(text=evil)])
     code, out, err = await zene("run", evil, "--model", "scripted")
     assert code == 0, err
-    assert "\\x1b[2Jcleared" in out
+    assert "␛[2Jcleared" in out
     assert not set("\x1b\x07\x9b") & set(out + err)
 
 

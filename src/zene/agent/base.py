@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from zene.domain.events import Draft, ItemKind
+from zene.domain.events import Draft, ItemKind, TaskFinished, TaskWaiting
 from zene.domain.messages import ToolResult
 from zene.tools.base import Context, Done, Workbench
 
@@ -35,6 +35,11 @@ class Batch(Struct, frozen=True, kw_only=True):
     drafts: Sequence[Draft]
     intents: Sequence[str] = ()
     reserve: int | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends with this batch."""
+        return any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in self.drafts[-1:])
 
 
 class Finished(Struct, frozen=True, kw_only=True):

@@ -93,12 +93,16 @@ class Show:
     def _write_text(self, item: _Item) -> None:
         if item.kind == "plan" or (item.kind == "user_message" and not self.prompts):
             return
-        if item.text == item.written:
+        ended_line = item.written.removesuffix("\n")  # a result has no newline at its end
+        if item.text in (item.written, ended_line):
             return
-        if not item.text.startswith(item.written):
-            item.written = ""  # the model began again, or long output was cut: show it anew
+        if item.text.startswith(item.written):
+            new = item.text[len(item.written) :]
+        elif item.text.startswith(f"{ended_line}\n"):
+            new = item.text[len(ended_line) + 1 :]
+        else:
+            new = item.text  # the model began again, or long output was cut: show it anew
             self._close_line()
-        new = item.text[len(item.written) :]
         item.written = item.text
         dim = item.is_call or item.kind in ("reasoning", "compaction")
         terminal.say(styled(safe(new), "dim") if dim else safe(new), end="")

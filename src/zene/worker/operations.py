@@ -13,6 +13,7 @@ from zene.domain.tasks import Lease
 from zene.store import history
 from zene.tools.base import Done
 from zene.tools.shell import recovered
+from zene.tools.text import printable
 from zene.worker import desk as clock
 from zene.worker.benches import Bench
 from zene.worker.desk import Desk
@@ -102,7 +103,7 @@ class CallContext:
         await self._keep(data)
         if self._shown >= LIVE_LIMIT:
             return
-        text = self._decoder.decode(data[: LIVE_LIMIT - self._shown])
+        text = printable(self._decoder.decode(data[: LIVE_LIMIT - self._shown]))
         self._shown += len(data)
         if self._shown >= LIVE_LIMIT:
             text += "\n[more output is not shown live]"

@@ -14,7 +14,7 @@ from zene import telemetry
 from zene.agent.base import Batch, Limits
 from zene.agent.loop import run as run_agent
 from zene.domain.errors import LeaseLost, Unavailable, ZeneError
-from zene.domain.events import Draft, ErrorBody, Event, TaskFinished, TaskWaiting
+from zene.domain.events import Draft, ErrorBody, Event, TaskFinished
 from zene.domain.messages import Usage
 from zene.domain.situation import Grant
 from zene.domain.tasks import Lease, Outcome
@@ -140,7 +140,7 @@ class Runner:
             grant: Grant | None = None
             while (batch := await _next(loop, grant)) is not None:
                 grant = await self._commit(batch)
-                if isinstance(batch.drafts[-1].body, TaskFinished | TaskWaiting):
+                if batch.is_last:
                     return
                 if self._handing_over:
                     self._ending = self._ending or "handed_over"

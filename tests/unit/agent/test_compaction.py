@@ -112,7 +112,7 @@ async def test_without_a_summary_the_task_fails(world: World, answer: list[Event
 async def test_a_retry_of_the_summary_is_an_event_and_its_failure_ends_the_task(
     world: World,
 ) -> None:
-    answer = [Retrying(1, 5, "overloaded"), ModelError("No.", code="model_overloaded")]
+    answer: list[Event] = [Retrying(1, 5, "overloaded"), ModelError("No.", code="model_overloaded")]
     record = await world.tell(WORK, answer)
     assert record.finished.error is not None
     assert record.finished.error.code == "model_overloaded"

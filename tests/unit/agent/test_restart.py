@@ -19,6 +19,7 @@ from zene.domain.approvals import ApprovalStatus
 from zene.domain.events import TaskFinished, TaskWaiting
 from zene.domain.messages import Usage
 from zene.domain.sessions import ApprovalPolicy
+from zene.domain.situation import Situation
 from zene.llm.anthropic import Messages
 from zene.llm.base import ModelInfo, Retrying
 from zene.llm.openai import ChatCompletions
@@ -165,9 +166,9 @@ class World:
         )
         self._decisions = list(self.story.decisions)
 
-    def start(self) -> Any:
+    def start(self, situation: Situation | None = None) -> Any:
         return run(
-            self.record.situation(),
+            situation or self.record.situation(),
             model=self.model,
             tools=[self._watched(tool) for tool in TOOLS],
             ops=self.ops,
@@ -187,9 +188,12 @@ class World:
     def is_over(self) -> bool:
         return isinstance(self.record.end, TaskFinished)
 
-    def answer_people(self) -> None:
-        if isinstance(self.record.end, TaskWaiting):
-            self.record.decide(*self._decisions.pop(0))
+    def answer_people(self) -> ApprovalStatus | None:
+        if not isinstance(self.record.end, TaskWaiting):
+            return None
+        status, note = self._decisions.pop(0)
+        self.record.decide(status, note)
+        return status
 
     def bodies(self) -> list[bytes]:
         """Every request as it goes over the wire, ids named by the order in which they appear."""
