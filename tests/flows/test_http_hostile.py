@@ -26,7 +26,7 @@ HOSTILE = Path(__file__).parents[1] / "data" / "hostile"
 LONGEST_STALL_SECONDS = 0.1
 
 
-def cases(file: str) -> Any:
+def cases(file: str) -> pytest.MarkDecorator:
     found = json.loads((HOSTILE / file).read_text())["cases"]
     return pytest.mark.parametrize("case", found, ids=lambda case: case["id"])
 
@@ -100,8 +100,9 @@ def body_of(case: Mapping[str, Any]) -> bytes:
     if "body_hex" in case:
         return bytes.fromhex(case["body_hex"])
     text, times = case.get("body_repeat", ("", 0))
-    middle = case.get("body", "") + text * times
-    return (case.get("body_before", "") + middle + case.get("body_after", "")).encode()
+    middle: str = case.get("body", "") + text * times
+    whole = f"{case.get('body_before', '')}{middle}{case.get('body_after', '')}"
+    return whole.encode()
 
 
 def rows(folder: Path) -> list[Any]:
