@@ -47,6 +47,7 @@ _COUNTED = Statement(
         model_calls.c.session_id == bindparam("session"),
         model_calls.c.status == "settled",
         model_calls.c.estimated == 0,
+        model_calls.c.input_tokens > 0,
     )
     .order_by(model_calls.c.place.desc())
     .limit(1)
