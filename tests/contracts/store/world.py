@@ -177,6 +177,10 @@ class World:
         statement = Statement(select(column).where(table.c.id == key))
         return (await self.store.read(look, statement))[0][0]
 
+    async def do(self, statement: Any) -> None:
+        """A change that no unit of the store makes."""
+        await self.store.write(look, Statement(statement))
+
     async def fails(
         self, error: type[ZeneError], unit: Any, *args: Any, **options: Any
     ) -> ZeneError:
