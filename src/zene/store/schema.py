@@ -9,7 +9,6 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
-    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -41,7 +40,7 @@ signing_keys = Table(
     "signing_keys",
     metadata,
     Column("kid", Text, primary_key=True),
-    Column("private_sealed", LargeBinary, nullable=False),
+    words("private_sealed"),
     words("public_jwk"),
     number("created_at"),
 )
@@ -63,7 +62,7 @@ refresh_tokens = Table(
     words("family_id", ForeignKey("refresh_families.id", ondelete="CASCADE")),
     number("expires_at"),
     number("used_at", null=True),
-    Column("successor_sealed", LargeBinary),
+    words("successor_sealed", null=True),
     Index(None, "family_id"),
     Index(None, "expires_at"),
 )

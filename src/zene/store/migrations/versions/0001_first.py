@@ -89,7 +89,7 @@ def _signing_keys() -> None:
     op.create_table(
         "signing_keys",
         sa.Column("kid", sa.Text(), nullable=False),
-        sa.Column("private_sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("private_sealed", sa.Text(), nullable=False),
         sa.Column("public_jwk", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("kid", name="pk_signing_keys"),
@@ -169,7 +169,7 @@ def _refresh_tokens() -> None:
         sa.Column("family_id", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("used_at", sa.BigInteger(), nullable=True),
-        sa.Column("successor_sealed", sa.LargeBinary(), nullable=True),
+        sa.Column("successor_sealed", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["family_id"],
             ["refresh_families.id"],

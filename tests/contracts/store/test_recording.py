@@ -1,0 +1,188 @@
+"""What a batch makes true: items, reservations, usage, intents; all of it or nothing."""
+
+import asyncio
+
+import pytest
+
+from tests.contracts.store.world import (
+    World,
+    call,
+    called,
+    message,
+    say,
+    stepped,
+    waiting,
+    written,
+)
+from zene.domain.errors import Conflict
+from zene.domain.events import ItemCompleted, ItemStarted, StepStarted
+from zene.domain.messages import Compaction, Message, ToolCall
+from zene.domain.situation import Granted, Refused
+from zene.store import history, schema, usage
+
+
+async def test_the_history_is_in_the_order_in_which_things_were_said(world: World) -> None:
+    claim = await world.started()
+    lease, text, run = claim.lease, world.id("itm"), world.id("itm")
+    await world.record(lease, message(lease, text), call(lease, run))
+    await world.record(lease, written(lease, text), called(lease, run))
+    items = (await world.situation(lease)).items
+    assert [item.id for item in items] == [run, text]
+    assert isinstance(items[0].content, ToolCall)
+    assert items[0].content.result is not None
+    assert items[1].content == Message(text="Done.")
+
+
+async def test_what_is_not_whole_is_no_history(world: World) -> None:
+    claim = await world.started()
+    lease, left, dropped = claim.lease, world.id("itm"), world.id("itm")
+    discarded = ItemCompleted(item_id=dropped, kind="message", status="discarded")
+    await world.record(lease, message(lease, left), message(lease, dropped))
+    await world.record(lease, say(lease, discarded, item_id=dropped))
+    assert (await world.situation(lease)).items == []
+
+
+async def test_a_compaction_stands_for_all_before_it(world: World) -> None:
+    claim = await world.started()
+    lease, old, summary, new = claim.lease, *(world.id("itm") for _ in range(3))
+    await world.record(lease, message(lease, old), written(lease, old))
+    await world.step(lease)
+    await world.record(lease, stepped(lease))
+    body = ItemCompleted(item_id=summary, kind="compaction", status="completed")
+    await world.record(
+        lease,
+        say(lease, ItemStarted(item_id=summary, kind="compaction"), item_id=summary),
+        say(lease, body, item_id=summary, content=Compaction("It went well.")),
+        message(lease, new),
+        written(lease, new, "And on."),
+    )
+    situation = await world.situation(lease)
+    assert [item.id for item in situation.items] == [summary, new]
+    assert situation.counted is None
+    whole = await world.store.read(history.all_items, claim.session.id)
+    assert [item.id for item in whole] == [old, summary, new]
+
+
+async def test_a_count_of_the_provider_says_how_much_it_covered(world: World) -> None:
+    claim = await world.started()
+    lease, before, after = claim.lease, world.id("itm"), world.id("itm")
+    await world.record(lease, message(lease, before), written(lease, before))
+    await world.step(lease)
+    await world.record(lease, message(lease, after), written(lease, after), stepped(lease))
+    assert (await world.situation(lease)).counted == (80, 1)
+
+
+async def test_a_call_with_room_gets_its_whole_cap(world: World) -> None:
+    claim = await world.started(max_tokens_total=10_000)
+    recorded = await world.step(claim.lease, bound=2_000, cap=8_000)
+    assert recorded.grant == Granted(8_000)
+
+
+@pytest.mark.parametrize(("room", "granted"), [(1_025, 1_025), (1_024, 1_024), (1_023, None)])
+async def test_a_cap_is_lowered_to_what_is_left_and_refused_below_the_least(
+    world: World, room: int, granted: int | None
+) -> None:
+    claim = await world.started(max_tokens_total=500 + room)
+    lease, item = claim.lease, world.id("itm")
+    recorded = await world.record(
+        lease,
+        message(lease, item),
+        written(lease, item),
+        say(lease, StepStarted(model="demo:")),
+        reserve=500,
+        output_cap=16_384,
+    )
+    assert recorded.grant == (Refused("exhausted") if granted is None else Granted(granted))
+    said = [event.type for event in recorded.events]
+    assert said == ["item.started", "item.completed"] + ["step.started"] * bool(granted)
+
+
+async def test_used_and_reserved_never_exceed_the_limit(world: World) -> None:
+    claim = await world.started(max_tokens_total=10_000)
+
+    async def spend(number: int) -> None:
+        if isinstance((await world.step(claim.lease, number, bound=700, cap=2_000)).grant, Granted):
+            task, reserved = await world.task(claim.task), schema.tasks.c.reserved
+            held = await world.value(reserved, schema.tasks, claim.task.id)
+            assert task.usage.total + held <= 10_000
+            await world.record(claim.lease, stepped(claim.lease, number, tokens=(600, 900)))
+
+    await asyncio.gather(*(spend(number) for number in range(1, 31)))
+    task = await world.task(claim.task)
+    assert 0 < task.usage.total <= 10_000
+    assert await world.value(schema.tasks.c.reserved, schema.tasks, claim.task.id) == 0
+
+
+async def test_a_step_is_settled_once(world: World) -> None:
+    claim = await world.started()
+    await world.step(claim.lease)
+    await world.record(claim.lease, stepped(claim.lease, cost=0.25))
+    recorded = await world.record(claim.lease, stepped(claim.lease, cost=0.25))
+    assert recorded.events == []
+    task = await world.task(claim.task)
+    assert (task.usage.input_tokens, task.usage.output_tokens, task.cost) == (80, 20, 0.25)
+
+
+async def test_usage_is_told_by_day_and_model_with_what_is_reserved(world: World) -> None:
+    claim = await world.started()
+    user_id = claim.lease.user_id
+    await world.step(claim.lease)
+    await world.record(claim.lease, stepped(claim.lease))
+    world.now += 24 * 3600 * 1000
+    await world.step(claim.lease, 2)
+    await world.record(claim.lease, stepped(claim.lease, 2, tokens=(1, 2)))
+    await world.step(claim.lease, 3, bound=10, cap=5)
+    found = await world.store.read(usage.usage_of, user_id)
+    assert (found.used, found.reserved) == (103, 15)
+    assert found.by_day == [("2027-01-16", 3), ("2027-01-15", 100)]
+    assert found.by_model == [("demo:", 103)]
+    other = await world.user()
+    assert (await world.store.read(usage.usage_of, other.id)).used == 0
+
+
+async def test_an_intent_is_written_once_and_told_to_the_next_run(world: World) -> None:
+    claim = await world.started()
+    item = world.id("itm")
+    await world.record(claim.lease, call(claim.lease, item), intents=[item])
+    assert (await world.situation(claim.lease)).begun == {item}
+    with pytest.raises(Conflict):
+        await world.record(claim.lease, intents=[item])
+
+
+async def test_a_refused_intent_takes_its_whole_batch_back(world: World) -> None:
+    claim = await world.started()
+    item = world.id("itm")
+    before = await world.log(claim.session.id)
+    with pytest.raises(Conflict):
+        await world.record(claim.lease, message(claim.lease, item), intents=[world.id("itm")])
+    assert await world.log(claim.session.id) == before
+    assert await world.count(schema.items) == 0
+
+
+async def test_the_first_batch_of_a_claim_runs_the_task(world: World) -> None:
+    claim = await world.started()
+    assert (await world.task(claim.task)).status == "preparing"
+    await world.record(claim.lease, message(claim.lease, world.id("itm")))
+    assert (await world.task(claim.task)).status == "running"
+
+
+async def test_a_task_that_waits_holds_neither_worker_nor_place(world: World) -> None:
+    claim = await world.started()
+    await world.record(claim.lease, waiting(claim.lease, "input"), worked_ms=70)
+    task = await world.task(claim.task)
+    assert (task.status, task.waiting_on, task.worked_ms) == ("waiting", "input", 70)
+    assert await world.value(schema.users.c.active, schema.users, claim.lease.user_id) == 0
+    world.now += 16_000
+    assert await world.sweep() == []
+
+
+async def test_a_call_is_found_by_either_of_its_names(world: World) -> None:
+    claim = await world.started()
+    lease, item = claim.lease, world.id("itm")
+    await world.record(lease, call(lease, item), called(lease, item, "seven"))
+    session_id = claim.session.id
+    by_item = await world.store.read(history.find_call, session_id, item)
+    by_name = await world.store.read(history.find_call, session_id, f"call-{item}")
+    owned = await world.store.read(history.find_item, lease.user_id, session_id, item)
+    assert by_item == by_name == owned
+    assert (owned.item_id, owned.output) == (item, "seven")
