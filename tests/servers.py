@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -201,6 +202,14 @@ class Log:
         page = await self.client.events(self.session_id, after=after, wait=10)
         self.events += page.events
 
+    async def live(self, is_it: Callable[[Event], object]) -> Event:
+        """Follow the session from its beginning to the first event that is it, fleeting ones too."""
+        async with asyncio.timeout(SECONDS), aclosing(self.client.follow(self.session_id)) as all_:
+            async for event in all_:
+                if is_it(event):
+                    return event
+        raise AssertionError("the session was deleted")
+
     async def finished(self, task_id: str, seconds: float = SECONDS) -> dict[str, Any]:
         """How the task ended."""
         end = await self.until(
@@ -238,6 +247,26 @@ class Log:
         is_step = kind.startswith("step.")
         found = [event for event in self.events if event.type == kind]
         return [(event.task_id or "", event.step or 0 if is_step else 0) for event in found]
+
+
+async def begin(zene: Zene, prompt: str = "Go.", **session: Any) -> tuple[Log, str]:
+    """A task in a new session: the session's log, and the task's id."""
+    client = zene.clients[0] if zene.clients else await zene.client()
+    made = await client.create_session(**session)
+    return Log(client, made.id), (await client.submit(made.id, prompt)).id
+
+
+def says(kind: str, /, **values: object) -> Callable[[Event], bool]:
+    """Whether an event is of that type and says this; `text` is looked for in what it says."""
+    text = str(values.pop("text", ""))
+
+    def is_it(event: Event) -> bool:
+        if event.type != kind:
+            return False
+        said = data(event)
+        return text in said.get("text", "") and values.items() <= said.items()
+
+    return is_it
 
 
 def data(event: Event) -> dict[str, Any]:

@@ -145,7 +145,7 @@ async def test_a_server_that_is_killed_at_five_random_points_finishes_the_run_al
     zene: Zene, model: ModelServer, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("ZENE_TEST_SEED") or secrets.randbelow(10**6))
-    print(f"ZENE_TEST_SEED={seed} kills at the same points again")
+    print(f"ZENE_TEST_SEED={seed} kills at the same points again")  # noqa: T201
     random = Random(seed)
     slow = [replace(answer, delay_ms=5) for answer in model.scripts["*"].answers]
     model.scripts["*"] = Script(answers=slow)
@@ -190,7 +190,6 @@ async def check_after_kills(log: Log, model: ModelServer, out: str) -> None:
     assert [each["content"] for each in told] == [call["output"] for call in calls]
     assert {each.status for each in model.requests} == {200}
     interrupted = [call["name"] for call in calls if call["status"] == "interrupted"]
-    print("interrupted:", interrupted)
     if not interrupted:
         check_calls(calls)
         check_diff(out[out.rindex("diff --git") :])

@@ -2,12 +2,14 @@
 
 import asyncio
 import codecs
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 from zene.agent.base import Finished
 from zene.agent.history import lines
 from zene.domain.errors import NotFound
 from zene.domain.events import Draft, ItemDelta, ItemKind
+from zene.domain.ids import RANDOM_BYTES, make_id
 from zene.domain.messages import ToolResult
 from zene.domain.tasks import Lease
 from zene.store import history
@@ -33,10 +35,12 @@ class TaskOperations:
         self._desk = desk
         self._lease = lease
         self._publisher = publisher
+        self._last_ms = 0
 
     def new_id(self, prefix: str) -> str:
-        """A new id of that prefix."""
-        return clock.new_id(prefix)
+        """A new id of that prefix; those of one run sort in the order in which they were made."""
+        self._last_ms = max(self._last_ms + 1, clock.now_ms())
+        return make_id(prefix, self._last_ms, secrets.token_bytes(RANDOM_BYTES))
 
     def now_ms(self) -> int:
         """Milliseconds since 1970."""
