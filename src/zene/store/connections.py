@@ -58,6 +58,13 @@ def drive(connection: sqlite3.Connection, unit: Unit[T]) -> T:
         return result
 
 
+def compiled(statement: Statement) -> str:
+    """The statement's SQL, kept for the next time."""
+    sql = str(_Compiler(_DIALECT, statement.expression))
+    statement.compiled["sqlite"] = sql
+    return sql
+
+
 def ends_transaction(error: Exception) -> bool:
     """Whether it says more than that one unit is wrong: a full disk, a failing one, a damaged file."""
     return isinstance(error, sqlite3.Error) and not isinstance(error, _ITS_OWN)
@@ -88,17 +95,11 @@ def roll_back(connection: sqlite3.Connection) -> None:
 
 def _execute(connection: sqlite3.Connection, query: Query) -> Rows:
     statement, parameters = query
-    sql = statement.compiled.get("sqlite") or _compile(statement)
+    sql = statement.compiled.get("sqlite") or compiled(statement)
     if len(parameters) == 1:
         return connection.execute(sql, parameters[0]).fetchall()
     connection.executemany(sql, parameters)
     return ()
-
-
-def _compile(statement: Statement) -> str:
-    sql = str(_Compiler(_DIALECT, statement.expression))
-    statement.compiled["sqlite"] = sql
-    return sql
 
 
 class _Compiler(SQLiteCompiler):

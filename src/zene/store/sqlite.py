@@ -55,13 +55,23 @@ class SqliteStore:
                 found = _revision(connection)
                 if found == REVISION:
                     return
-                if found is not None:
-                    _copy(connection, self.path.with_name(f"{self.path.name}.before-{REVISION}"))
-            from zene.store.migrations import upgrade  # noqa: PLC0415 - slow, and few starts need it
+                from zene.store import migrations  # noqa: PLC0415 - slow, and few starts need it
 
-            upgrade(f"sqlite:///{self.path}", found)
+                if found is not None:
+                    migrations.check_known(found)
+                    copy_database(connection, self._name_before(REVISION))
+            migrations.upgrade(f"sqlite:///{self.path}")
         except (sqlite3.Error, OSError) as err:
             raise translated(err) from err
+
+    def _name_before(self, revision: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.before-{revision}")
+
+
+def copy_database(connection: sqlite3.Connection, path: Path) -> None:
+    """Write what the database holds now, its write-ahead log included, to a file of its own."""
+    with closing(connect(path)) as copy:
+        connection.backup(copy)
 
 
 def _revision(connection: sqlite3.Connection) -> str | None:
@@ -71,8 +81,3 @@ def _revision(connection: sqlite3.Connection) -> str | None:
         return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(row[0]) if row else None
-
-
-def _copy(connection: sqlite3.Connection, path: Path) -> None:
-    with closing(connect(path)) as copy:
-        connection.backup(copy)
