@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,12 +27,11 @@ from zene.domain.events import (
     envelope,
 )
 from zene.domain.times import rfc3339
-from zene.gateway import stream
 from zene.gateway.shapes import Session
 from zene.gateway.snapshots import State
 from zene.store import users
 
-FORGED = "x\n\nevent: admin\r\ndata: {}\u2028\u2029\r\r"
+FORGED = "\x85x\n\nevent: admin\r\ndata: {}\u2028\u2029\r\r"
 
 
 @pytest.fixture
@@ -80,6 +80,17 @@ async def opened(
 async def until_closed(response: httpx.Response) -> str:
     async with asyncio.timeout(10):
         return (await response.aread()).decode()
+
+
+async def first_lines(response: httpx.Response, count: int) -> list[str]:
+    found: list[str] = []
+    lines = cast("AsyncGenerator[str, None]", response.aiter_lines())
+    async with asyncio.timeout(10), aclosing(lines):
+        async for line in lines:
+            found.append(line)
+            if len(found) == count:
+                break
+    return found
 
 
 def delta(
@@ -186,6 +197,23 @@ async def test_a_message_goes_on_in_the_middle_after_a_reconnect(
     assert len(await taken(ada.follow(session.id, after=2), 1)) == 1
 
 
+async def test_an_item_that_the_log_completes_is_not_opened_again(
+    gateway: Gateway, ada: AsyncClient
+) -> None:
+    session, item = await ada.create_session(), gateway.id("itm")
+    await say(gateway, session, item, 0, "Hel", 2)
+    ended = ItemCompleted(item_id=item, kind="message", status="completed", text="Hello")
+    await gateway.append(session.id, [Draft(body=ended, item_id=item)], publish=False)
+    events = ada.follow(session.id)
+    async with aclosing(events), asyncio.timeout(5):
+        assert [(await anext(events)).type for _ in range(2)] == [
+            "session.created",
+            "item.completed",
+        ]
+        await gateway.append(session.id, titles("next"))
+        assert (await anext(events)).type == "session.updated"
+
+
 async def test_a_delta_is_never_ahead_of_the_events_before_it(
     gateway: Gateway, ada: AsyncClient
 ) -> None:
@@ -228,12 +256,8 @@ async def test_the_frames_are_what_a_browser_reads(gateway: Gateway, ada: AsyncC
     async with opened(gateway, session) as response:
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert response.headers["cache-control"] == "no-store"
-        read = b""
-        async for chunk in response.aiter_raw():
-            read += chunk
-            if read.count(b"\n\n") == 3:
-                break
-    retry, *frames = read.decode().strip().split("\n\n")
+        lines = await first_lines(response, 10)
+    retry, *frames = "\n".join(lines).strip().split("\n\n")
     assert retry.startswith("retry: ")
     for number, frame in enumerate(frames, start=1):
         seq, kind, data = frame.split("\n")
@@ -246,9 +270,7 @@ async def test_last_event_id_goes_before_the_query(gateway: Gateway, ada: AsyncC
     session = await ada.create_session()
     await gateway.append(session.id, titles("a", "b"))
     async with opened(gateway, session, last_event_id="2") as response:
-        lines = response.aiter_lines()
-        async with asyncio.timeout(5):
-            assert "id: 3" in [await anext(lines) for _ in range(4)]
+        assert "id: 3" in await first_lines(response, 4)
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1e3", "1" * 10_000, "0x1", "1, 2"])
@@ -356,25 +378,32 @@ def until_reset(connection: socket.socket) -> None:
             return
 
 
-async def test_a_reader_that_stops_reading_is_cut_off_and_others_are_not(
-    gateway: Gateway, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream, "SEND_SECONDS", 0.5)
-    session = await ada.create_session()
-    tokens = await ada.login(email("ada"), PASSWORD)
-    address = urlsplit(gateway.url)
-    with socket.create_connection((address.hostname or "", address.port or 0)) as stalled:
-        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stalled.sendall(
-            f"GET /v1/sessions/{session.id}/stream HTTP/1.1\r\nHost: {address.netloc}\r\n"
-            f"Authorization: Bearer {tokens.access_token}\r\n\r\n".encode()
-        )
-        assert await asyncio.to_thread(stalled.recv, 100)
-        for _ in range(8):
-            await gateway.append(session.id, titles(*["x" * 20_000] * 20))
-        async with asyncio.timeout(10):
-            await asyncio.to_thread(until_reset, stalled)
-    assert len(await taken(ada.follow(session.id), 161)) == 161
+async def test_a_reader_that_stops_reading_is_cut_off_and_others_are_not(tmp_path: Path) -> None:
+    async with running(tmp_path, send_seconds=0.5) as gateway:
+        ada = await gateway.client("ada")
+        session = await ada.create_session()
+        tokens = await ada.login(email("ada"), PASSWORD)
+        address = urlsplit(gateway.url)
+        with socket.create_connection((address.hostname or "", address.port or 0)) as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.sendall(
+                f"GET /v1/sessions/{session.id}/stream HTTP/1.1\r\nHost: {address.netloc}\r\n"
+                f"Authorization: Bearer {tokens.access_token}\r\n\r\n".encode()
+            )
+            assert await asyncio.to_thread(stalled.recv, 100)
+            for _ in range(8):
+                await gateway.append(session.id, titles(*["x" * 20_000] * 20))
+            async with asyncio.timeout(10):
+                await asyncio.to_thread(until_reset, stalled)
+        assert len(await taken(ada.follow(session.id), 161)) == 161
+
+
+async def test_a_silent_stream_says_that_it_is_alive(tmp_path: Path) -> None:
+    async with running(tmp_path, keep_alive_seconds=0.5) as gateway:
+        ada = await gateway.client("ada")
+        session = await ada.create_session()
+        async with opened(gateway, session, last_event_id="1") as response:
+            assert (await first_lines(response, 3))[2] == ":"
 
 
 async def test_a_long_poll_answers_as_soon_as_there_is_something(

@@ -1,6 +1,7 @@
 """Every route of the interface as a method."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,7 +83,7 @@ class AsyncClient:
     async def create_user(self, email: str, password: str, role: Role = Role.MEMBER) -> shapes.User:
         """Add a user; for administrators."""
         body = {"email": email, "password": password, "role": role}
-        return await self._ask("POST", "/v1/admin/users", shapes.User, body=body)
+        return await self._ask("POST", "/v1/admin/users", shapes.User, body=body, key=_new_key())
 
     async def users(self, **page: Any) -> Page[shapes.User]:
         """A page (`limit`, `cursor`) of all users; for administrators."""
@@ -96,7 +97,9 @@ class AsyncClient:
 
     async def create_project(self, name: str) -> shapes.Project:
         """Make an empty project."""
-        return await self._ask("POST", "/v1/projects", shapes.Project, body={"name": name})
+        return await self._ask(
+            "POST", "/v1/projects", shapes.Project, body={"name": name}, key=_new_key()
+        )
 
     async def projects(self, **page: Any) -> Page[shapes.Project]:
         """A page of the projects, newest first."""
@@ -137,7 +140,7 @@ class AsyncClient:
             "effort": effort,
             "approval_policy": approval_policy,
         }
-        return await self._ask("POST", "/v1/sessions", shapes.Session, body=body)
+        return await self._ask("POST", "/v1/sessions", shapes.Session, body=body, key=_new_key())
 
     async def sessions(self, **page: Any) -> Page[shapes.Session]:
         """A page (`limit`, `cursor`, `project_id`) of the sessions, newest first."""
@@ -174,7 +177,9 @@ class AsyncClient:
             "max_tokens_total": max_tokens_total,
         }
         path = f"/v1/sessions/{_id(session_id)}/tasks"
-        return await self._ask("POST", path, shapes.Task, body=body, key=idempotency_key)
+        return await self._ask(
+            "POST", path, shapes.Task, body=body, key=idempotency_key or _new_key()
+        )
 
     async def tasks(self, session_id: str, **page: Any) -> Page[shapes.Task]:
         """A page of a session's tasks, oldest first."""
@@ -212,9 +217,13 @@ class AsyncClient:
         path = f"/v1/sessions/{_id(session_id)}/events"
         return await self._ask("GET", path, shapes.Events, query=query)
 
-    def follow(self, session_id: str, *, after: int | None = 0) -> AsyncGenerator[Event, None]:
-        """A session's events as they happen, for ever: see `following.follow`. Close it, or leave it by `aclosing`."""
-        return following.follow(self._connection, _id(session_id), after)
+    def follow(
+        self, session_id: str, *, after: int | None = 0, patience_seconds: float = 120
+    ) -> AsyncGenerator[Event, None]:
+        """A session's events as they happen, for ever: see `following.follow`. Leave it by `aclosing`."""
+        return following.follow(
+            self._connection, _id(session_id), after, patience_seconds=patience_seconds
+        )
 
     async def files(self, session_id: str, path: str = "", **page: Any) -> Listing:
         """A page of a folder of the workspace."""
@@ -252,6 +261,11 @@ class AsyncClient:
         query = {"offset": offset, "limit": limit}
         async with self._connection.opened("GET", path, query=query) as response:
             return await response.aread()
+
+
+def _new_key() -> str:
+    """So that a request whose answer got lost can be made again."""
+    return uuid.uuid4().hex
 
 
 def _id(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -28,7 +27,9 @@ from zene.gateway.shapes import Tokens
 T = TypeVar("T")
 Content = bytes | Callable[[], AsyncIterable[bytes]]  # bytes, or what begins them anew for each try
 
-_TRIES: Final = 5
+_TRIES: Final = 6
+_TRIES_TO_REACH: Final = 3  # a server that restarts is back in half a second
+_PAUSE_SECONDS: Final = 0.2
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _TIMEOUT: Final = httpx.Timeout(60, connect=10)
 _ERRORS: Final[Mapping[int, type[ZeneError]]] = {
@@ -98,9 +99,9 @@ class Connection:
     ) -> T:
         """A request, its body JSON where it is a mapping, and the answer as `shape`. What is None is left out.
 
-        A POST has a key (`Idempotency-Key`), so that trying again makes nothing twice.
+        With a `key` (`Idempotency-Key`) trying again makes nothing twice.
         """
-        headers = {"idempotency-key": key or uuid.uuid4().hex} if method == "POST" else {}
+        headers = {"idempotency-key": key} if key else {}
         if isinstance(body, Mapping):
             headers["content-type"] = "application/json"
             body = msgspec.json.encode(_given(body))
@@ -138,20 +139,27 @@ class Connection:
         self, method: str, path: str, request: Mapping[str, Any], content: Content | None
     ) -> httpx.Response:
         """Try until the answer is final, or there were enough tries."""
+        repeatable = method != "POST" or "idempotency-key" in request["headers"]
         refreshed = False
-        for left in reversed(range(_TRIES)):
+        for tries in range(1, _TRIES + 1):
             used = self.tokens
-            response = await self._send(method, path, request, content)
+            try:
+                response = await self._send(method, path, request, content)
+            except Unavailable:
+                if not repeatable or tries >= _TRIES_TO_REACH:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS * tries)
+                continue
             if response.status_code == 401 and used and not refreshed and "/auth/" not in path:
                 refreshed = True
-            elif response.status_code not in {429, 503} or not left:
-                return response
-            await response.aclose()
-            if response.status_code == 401:
+                await response.aclose()
                 await self._refresh(used)
-            else:
+            elif response.status_code in {429, 503} and tries < _TRIES:
+                await response.aclose()
                 await asyncio.sleep(_wait_seconds(response))
-        raise AssertionError("the last try returns")
+            else:
+                return response
+        raise AssertionError("the last try returns or raises")
 
     async def _send(
         self, method: str, path: str, request: Mapping[str, Any], content: Content | None

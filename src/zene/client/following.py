@@ -1,9 +1,9 @@
 """Following a session over server-sent events, through every cut of the line, by its cursor."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final
+from typing import Final, cast
 
 import httpx
 import msgspec
@@ -20,25 +20,29 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 async def follow(
-    connection: Connection, session_id: str, after: int | None
+    connection: Connection, session_id: str, after: int | None, *, patience_seconds: float
 ) -> AsyncGenerator[Event, None]:
     """Every event after the cursor (None: a snapshot and what comes then), durable ones once and in
     order, deltas between them. Ends when the session is deleted; comes back by itself whenever the
-    line is cut or the server goes away. Raises what the server refuses it with.
+    line is cut or the server goes away. Raises what the server refuses it with, Unavailable or TooMany
+    once it has got nowhere for `patience_seconds`.
     """
     cursor, pause = after, _PAUSE_SECONDS
+    clock = asyncio.get_running_loop().time
+    last_seen = clock()
     while True:
         try:
             async with aclosing(_once(connection, session_id, cursor)) as events:
                 async for event in events:
-                    pause = _PAUSE_SECONDS
+                    pause, last_seen = _PAUSE_SECONDS, clock()
                     if event.type not in FLEETING or event.type == "snapshot":
                         cursor = event.seq
                     yield event
                     if event.type == "session.deleted":
                         return
         except (TooMany, Unavailable):
-            pass
+            if clock() - last_seen > patience_seconds:
+                raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -49,25 +53,29 @@ async def _once(
     """The events of one connection."""
     query = {"from": "snapshot"} if cursor is None else {"after": cursor}
     headers = {"accept": "text/event-stream"}
-    async with connection.opened(
-        "GET", f"/v1/sessions/{session_id}/stream", query=query, headers=headers
-    ) as response:
-        async for frame in _frames(response):
+    async with (
+        connection.opened(
+            "GET", f"/v1/sessions/{session_id}/stream", query=query, headers=headers
+        ) as response,
+        aclosing(_frames(response)) as frames,
+    ):
+        async for frame in frames:
             for line in frame.split(b"\n"):
                 if line.startswith(b"data: "):
                     yield _decoder.decode(line[6:])
 
 
-async def _frames(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _frames(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """Whole frames out of bytes that are cut anywhere; what the end cuts off is dropped."""
     pending = b""
-    chunks = response.aiter_raw()
-    while True:
-        try:
-            async with asyncio.timeout(_SILENCE_SECONDS):
-                pending += await anext(chunks)
-        except (StopAsyncIteration, TimeoutError):
-            return
-        *whole, pending = pending.split(b"\n\n")
-        for frame in whole:
-            yield frame
+    # httpx says iterator and gives a generator, which has to be closed where it is left early.
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as chunks:
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    pending += await anext(chunks)
+            except (StopAsyncIteration, TimeoutError):
+                return
+            *whole, pending = pending.split(b"\n\n")
+            for frame in whole:
+                yield frame

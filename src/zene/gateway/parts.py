@@ -21,7 +21,8 @@ from zene.store.base import Store
 
 class Terms(Struct, frozen=True, kw_only=True):
     """What this gateway allows, and what it says of itself. Sizes are bytes; `address` is how people reach
-    it, `hosts` the names (without port) that requests may be for.
+    it, `hosts` the names (without port) that requests may be for. A stream that is silent for
+    `keep_alive_seconds` says so, and one whose reader does not take a piece in `send_seconds` is cut off.
     """
 
     version: str
@@ -34,6 +35,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     requests_per_second: float = 50
     request_burst: int = 200
     streams_per_user: int = 100
+    keep_alive_seconds: float = 15
+    send_seconds: float = 15
 
 
 def _now_ms() -> int:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zene import telemetry
 from zene.bus.base import Live, Subscription, live
 from zene.domain.errors import InvalidInput, ZeneError
-from zene.domain.events import Draft, Event, Snapshot, envelope
+from zene.domain.events import Draft, Event, ItemDelta, Snapshot, envelope
 from zene.domain.times import rfc3339
 from zene.gateway import shapes
 from zene.gateway.calls import Call
@@ -28,8 +28,6 @@ from zene.store import log as event_log
 from zene.store import sessions
 
 TICK_SECONDS: Final = 1.0
-KEEP_ALIVE_SECONDS: Final = 15.0
-SEND_SECONDS: Final = 15.0
 _PAGE: Final = 500
 _CHUNK_BYTES: Final = 64 << 10
 _RETRY_MS: Final = (500, 2000)  # between these, so that a thousand clients do not come back at once
@@ -37,6 +35,9 @@ _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),
 ]
+_OTHER_LINE_ENDS: Final = tuple(
+    (char.encode(), f"\\u{ord(char):04x}".encode()) for char in ("\x85", "\u2028", "\u2029")
+)
 
 log = telemetry.logger(__name__)
 
@@ -73,10 +74,11 @@ class EventStream:
         self._cursor = cursor or 0
         self._send: Send
         self._sent_at = self._ticked_at = time.monotonic()
+        self._open_texts: dict[str, ItemDelta] = {}
         self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client leaves, may not go on, or does not read for fifteen seconds."""
+        """Send until the client leaves, may not go on, or does not read."""
         self._send = send
         with self._parts.followers.follow(self._session_id, self._call.user.id) as followed:
             left = asyncio.create_task(_until_disconnected(receive))
@@ -100,10 +102,12 @@ class EventStream:
         """Read and send; again from the store whenever the subscription could not keep up."""
         while not self._over:
             async with self._parts.bus.subscribe(self._session_id) as subscription:
+                drafts = await self._parts.bus.drafts(self._session_id)
+                self._open_texts = {delta.item_id: delta for delta in drafts}
                 if self._snapshot_first:
                     await self._send_snapshot()
                 await self._catch_up()
-                await self._send_drafts()
+                await self._send_open_texts()
                 await self._pass_on(subscription, followed, left)
 
     async def _pass_on(
@@ -150,7 +154,7 @@ class EventStream:
             self._over = True
         elif followed.head > self._cursor:
             await self._catch_up()
-        elif time.monotonic() - self._sent_at >= KEEP_ALIVE_SECONDS:
+        elif time.monotonic() - self._sent_at >= parts.terms.keep_alive_seconds:
             await self._write(b":\n\n")
 
     async def _catch_up(self) -> None:
@@ -172,6 +176,8 @@ class EventStream:
             if size >= _CHUNK_BYTES:
                 await self._write(b"".join(pieces))
                 pieces, size = [], 0
+            if event.type == "item.completed" and event.item_id:
+                self._open_texts.pop(event.item_id, None)
             self._over = self._over or event.type == "session.deleted"
         if pieces:
             await self._write(b"".join(pieces))
@@ -185,9 +191,9 @@ class EventStream:
         body = Snapshot(seq=self._cursor, state=msgspec.Raw(msgspec.json.encode(state)))
         await self._write(_frame(live(self._envelope(Draft(body=body)))))
 
-    async def _send_drafts(self) -> None:
+    async def _send_open_texts(self) -> None:
         """The text so far of each open item, so that a message goes on in the middle."""
-        for delta in await self._parts.bus.drafts(self._session_id):
+        for delta in self._open_texts.values():
             draft = Draft(body=delta, item_id=delta.item_id)
             await self._write(_frame(live(self._envelope(draft))))
 
@@ -197,16 +203,25 @@ class EventStream:
 
     async def _write(self, chunk: bytes) -> None:
         message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        async with asyncio.timeout(SEND_SECONDS):
+        async with asyncio.timeout(self._parts.terms.send_seconds):
             await self._send(message)
         self._sent_at = time.monotonic()
 
 
 def _frame(event: Live) -> bytes:
-    """An event as it goes over the line; its JSON is one line, so that nothing in it can end the frame."""
+    """An event as it goes over the line, its JSON on one line, so that nothing in it can end the frame."""
+    kind, body = event.type.encode(), _one_line(event.body)
     if event.durable:
-        return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), event.body)
-    return b"event: %s\ndata: %s\n\n" % (event.type.encode(), event.body)
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, kind, body)
+    return b"event: %s\ndata: %s\n\n" % (kind, body)
+
+
+def _one_line(body: bytes) -> bytes:
+    """JSON escapes CR and LF; what else some readers take for the end of a line is escaped here."""
+    for raw, escaped in _OTHER_LINE_ENDS:
+        if raw in body:
+            body = body.replace(raw, escaped)
+    return body
 
 
 def _last_event_id(call: Call) -> int | None:
