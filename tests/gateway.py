@@ -115,7 +115,11 @@ def email(name: str) -> str:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, with_sandbox: bool = False, **terms: object
+    folder: Path,
+    *,
+    with_sandbox: bool = False,
+    trusted_proxies: Sequence[str] = (),
+    **terms: object,
 ) -> AsyncGenerator[Gateway, None]:
     """A gateway of its own. `terms` replace those of the tests; uploads and diffs need the sandbox."""
     async with AsyncExitStack() as stack:
@@ -144,6 +148,8 @@ async def running(
                 clock=clock, users_refused=lambda: told.refusal, not_ready=told.not_ready
             ),
         )
-        url = await stack.enter_async_context(serving(app, host="127.0.0.1", port=0))
+        url = await stack.enter_async_context(
+            serving(app, host="127.0.0.1", port=0, trusted_proxies=trusted_proxies)
+        )
         clients = await stack.enter_async_context(AsyncExitStack())
         yield Gateway(url, app, store, bus, outputs, clock, told, clients)

@@ -203,6 +203,22 @@ async def test_requests_beyond_the_rate_are_told_when_to_come_back(tmp_path: Pat
     assert answers[-1].json()["code"] == "rate_limited"
 
 
+@pytest.mark.parametrize(("proxies", "last"), [((), 429), (("127.0.0.0/8",), 401)])
+async def test_who_a_proxy_speaks_for_counts_only_where_it_is_trusted(
+    tmp_path: Path, proxies: tuple[str, ...], last: int
+) -> None:
+    async with (
+        running(
+            tmp_path, trusted_proxies=proxies, requests_per_second=0.1, request_burst=2
+        ) as gateway,
+        httpx.AsyncClient(base_url=gateway.url) as http,
+    ):
+        answers = [
+            await http.get("/v1/me", headers={"x-forwarded-for": f"192.0.2.{n}"}) for n in range(3)
+        ]
+    assert [each.status_code for each in answers] == [401, 401, last]
+
+
 async def test_the_server_says_whether_it_is_well_and_ready(gateway: Gateway) -> None:
     async with httpx.AsyncClient(base_url=gateway.url) as http:
         assert (await http.get("/healthz")).json() == {"status": "ok"}

@@ -84,8 +84,9 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """The host without its port; an IPv6 address keeps its brackets."""
-    return host if host.endswith("]") else host.rpartition(":")[0] or host
+    """The host without its port, and an IPv6 address without its brackets."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
 
 
 def _check_size(headers: list[tuple[bytes, bytes]]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
@@ -20,12 +20,16 @@ _SEND_BUFFER_BYTES: Final = (
 
 
 @asynccontextmanager
-async def serving(app: Application, *, host: str, port: int) -> AsyncGenerator[str, None]:
+async def serving(
+    app: Application, *, host: str, port: int, trusted_proxies: Sequence[str] = ()
+) -> AsyncGenerator[str, None]:
     """Serve at `host` and `port` (0 takes a free one) and give the address. Leaving tells streams to end
     with their cursor, lets requests finish, and closes. Raises SetupError where the port is taken.
+
+    `trusted_proxies` are addresses and networks whose word on who the client is counts.
     """
     listener = _listen(host, port)
-    server = _Server(_config(app), before_shutdown=app.drain)
+    server = _Server(_config(app, trusted_proxies), before_shutdown=app.drain)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await server.started_or_failed.wait()
     try:
@@ -37,7 +41,7 @@ async def serving(app: Application, *, host: str, port: int) -> AsyncGenerator[s
         await running
 
 
-def _config(app: Application) -> uvicorn.Config:
+def _config(app: Application, trusted_proxies: Sequence[str]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Protocol,
@@ -47,7 +51,8 @@ def _config(app: Application) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
