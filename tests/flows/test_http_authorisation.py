@@ -3,6 +3,7 @@
 The matrix is made from the route table, so that a new route is in it by being a route.
 """
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncGenerator
@@ -10,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, get_origin
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from tests.flows.test_http_work import asked, claimed
 from tests.gateway import PASSWORD, Gateway, email, running
 from zene.client import AsyncClient
 from zene.domain.users import Role
+from zene.gateway.creating import Created
 from zene.gateway.routing import Route
 from zene.gateway.table import ROUTES
 from zene.store import users
@@ -39,7 +41,12 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 PROTECTED = [each for each in ROUTES if each.access != "public"]
 OWNED = [each for each in PROTECTED if "{" in each.path and each.access != "admin"]
+CREATING = [each for each in ROUTES if get_origin(each.answer) is Created]
 NEEDS_PATH = {"/v1/sessions/{session_id}/files/content"}
+
+
+def name(each: Route) -> str:
+    return f"{each.method} {each.path}"
 
 
 @dataclass
@@ -52,9 +59,9 @@ class Scene:
     tokens: dict[str, str]
 
     async def ask(
-        self, each: Route, who: str | None, ids: dict[str, str] | None = None
+        self, each: Route, who: str | None, ids: dict[str, str] | None = None, **more: str
     ) -> httpx.Response:
-        headers = {} if who is None else {"authorization": f"Bearer {self.tokens[who]}"}
+        headers = more if who is None else {"authorization": f"Bearer {self.tokens[who]}", **more}
         content: dict[str, Any] = {"content": b"x"} if each.method == "PUT" else {}
         if each.body is not None:
             content = {"json": BODIES[each.body.__name__]}
@@ -62,6 +69,10 @@ class Scene:
             content["params"] = {"path": "secret.txt"}
         async with httpx.AsyncClient(base_url=self.gateway.url, headers=headers) as http:
             return await http.request(each.method, each.path.format(**(ids or self.ids)), **content)
+
+    def count(self) -> int:
+        """How many things there are that somebody created."""
+        return sum(len(self.rows()[table]) for table in ("users", "projects", "sessions", "tasks"))
 
     def rows(self) -> dict[str, list[Any]]:
         """All that is Ada's, as it is in the database."""
@@ -118,10 +129,6 @@ async def strangers(gateway: Gateway) -> dict[str, str]:
             if name == "signed-out":
                 await client.logout()
     return tokens
-
-
-def name(each: Route) -> str:
-    return f"{each.method} {each.path}"
 
 
 async def test_nobody_gets_in_without_a_good_token(scene: Scene) -> None:
@@ -184,6 +191,25 @@ async def test_only_an_administrator_administers(scene: Scene) -> None:
     )
     assert listed.status_code == 200
     assert "password" not in listed.text
+
+
+@pytest.mark.parametrize("each", CREATING, ids=name)
+async def test_what_is_sent_five_times_at_once_under_one_key_is_made_once(
+    scene: Scene, each: Route
+) -> None:
+    before = scene.count()
+    ids = scene.ids
+    if "session_id" in each.path:
+        ids = ids | {
+            "session_id": (await (await scene.gateway.signed_in("admin")).create_session()).id
+        }
+        before = scene.count()
+    answers = await asyncio.gather(
+        *(scene.ask(each, "admin", ids, **{"idempotency-key": "k"}) for _ in range(5))
+    )
+    assert {answer.status_code for answer in answers} == {each.status}
+    assert len({answer.content for answer in answers}) == 1
+    assert scene.count() == before + 1
 
 
 async def test_ids_of_two_owners_do_not_mix(scene: Scene) -> None:
