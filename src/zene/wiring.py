@@ -133,7 +133,12 @@ async def _serve(settings: Settings, ready: Callable[[Ready], None], stop: async
                 from zene.gateway.server import serving  # noqa: PLC0415
 
                 app = _application(parts)
-                async with serving(app, host=settings.host, port=settings.port) as url:
+                async with serving(
+                    app,
+                    host=settings.host,
+                    port=settings.port,
+                    trusted_proxies=settings.trusted_proxies,
+                ) as url:
                     capabilities = parts.sandboxes.capabilities
                     ready(Ready(url=url, capabilities=capabilities, first_password=password))
                     await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -95,18 +95,18 @@ async def first_lines(response: httpx.Response, count: int) -> list[str]:
 
 def delta(
     gateway: Gateway, session: Session, item_id: str, offset: int, text: str, seq: int
-) -> tuple[ItemDelta, Event]:
+) -> tuple[Draft, Event]:
     body = ItemDelta(item_id=item_id, kind="message", offset=offset, text=text)
     draft = Draft(body=body, item_id=item_id)
     made = envelope(draft, session_id=session.id, seq=seq, ts=rfc3339(gateway.clock()))
-    return body, made
+    return draft, made
 
 
 async def say(
     gateway: Gateway, session: Session, item_id: str, offset: int, text: str, seq: int
 ) -> None:
-    body, event = delta(gateway, session, item_id, offset, text, seq)
-    await gateway.bus.publish_delta(session.id, body, live(event))
+    draft, event = delta(gateway, session, item_id, offset, text, seq)
+    await gateway.bus.publish_delta(session.id, draft, live(event))
 
 
 async def test_the_log_comes_first_and_then_what_happens(

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from zene.domain.events import FLEETING, Event, ItemDelta
+from zene.domain.events import FLEETING, Draft, Event
 
 
 class Live(Struct, frozen=True):
@@ -69,12 +69,14 @@ class Bus(Protocol):
         """Hand durable events to followers, after their commit. Never raises for a failing bus."""
         ...
 
-    async def publish_delta(self, session_id: str, delta: ItemDelta, live: Live) -> None:
-        """Hand a delta to followers and keep the item's text so far until its item.completed is published."""
+    async def publish_delta(self, session_id: str, draft: Draft, live: Live) -> None:
+        """Hand an ItemDelta to followers and keep the item's text so far until its item.completed is
+        published.
+        """
         ...
 
-    async def drafts(self, session_id: str) -> list[ItemDelta]:
-        """The text so far of each open item, as one delta at offset 0 each."""
+    async def drafts(self, session_id: str) -> list[Draft]:
+        """The text so far of each open item, as one ItemDelta at offset 0 each, of the task it belongs to."""
         ...
 
     def subscribe(self, session_id: str) -> AbstractAsyncContextManager[Subscription]:

@@ -5,8 +5,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
 from zene.bus.base import Live, Signal
-from zene.domain.events import ItemDelta
+from zene.domain.events import Draft, ItemDelta
 
 QUEUE_LENGTH = 4096  # events a follower may be behind before it has to read the store
 SIGNALS_LENGTH = 1024
@@ -34,14 +36,15 @@ class MemoryBus:
         for follower in self._followers.get(session_id, ()):
             follower.offer(events)
 
-    async def publish_delta(self, session_id: str, delta: ItemDelta, live: Live) -> None:
+    async def publish_delta(self, session_id: str, draft: Draft, live: Live) -> None:
         """Hand the delta to every follower and keep the item's text so far."""
-        texts = self._texts.setdefault(session_id, {})
-        texts.setdefault(delta.item_id, _Text(delta)).replace(delta)
+        if isinstance(delta := draft.body, ItemDelta):
+            texts = self._texts.setdefault(session_id, {})
+            texts.setdefault(delta.item_id, _Text(draft)).replace(delta)
         for follower in self._followers.get(session_id, ()):
             follower.offer((live,))
 
-    async def drafts(self, session_id: str) -> list[ItemDelta]:
+    async def drafts(self, session_id: str) -> list[Draft]:
         """The text so far of each open item of the session."""
         return [text.whole() for text in self._texts.get(session_id, {}).values()]
 
@@ -136,7 +139,7 @@ class _Subscription:
 class _Text:
     """The text of an open item, as pieces, so that a long one is not copied for each delta."""
 
-    def __init__(self, first: ItemDelta) -> None:
+    def __init__(self, first: Draft) -> None:
         self._first = first
         self._pieces: list[str] = []
         self._length = 0
@@ -149,12 +152,9 @@ class _Text:
             self._pieces.append(delta.text)
             self._length += len(delta.text)
 
-    def whole(self) -> ItemDelta:
-        first = self._first
+    def whole(self) -> Draft:
         text = "".join(self._pieces)
-        return ItemDelta(
-            item_id=first.item_id, kind=first.kind, offset=0, text=text, stream=first.stream
-        )
+        return replace(self._first, body=replace(self._first.body, offset=0, text=text))
 
 
 async def _endless(queue: asyncio.Queue[Signal]) -> AsyncIterator[Signal]:

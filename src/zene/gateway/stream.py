@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zene import telemetry
 from zene.bus.base import Live, Subscription, live
 from zene.domain.errors import InvalidInput, ZeneError
-from zene.domain.events import Draft, Event, ItemDelta, Snapshot, envelope
+from zene.domain.events import Draft, Event, Snapshot, envelope
 from zene.domain.times import rfc3339
 from zene.gateway import shapes
 from zene.gateway.calls import Call
@@ -74,7 +74,7 @@ class EventStream:
         self._cursor = cursor or 0
         self._send: Send
         self._sent_at = self._ticked_at = time.monotonic()
-        self._open_texts: dict[str, ItemDelta] = {}
+        self._open_texts: dict[str | None, Draft] = {}
         self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +103,7 @@ class EventStream:
         while not self._over:
             async with self._parts.bus.subscribe(self._session_id) as subscription:
                 drafts = await self._parts.bus.drafts(self._session_id)
-                self._open_texts = {delta.item_id: delta for delta in drafts}
+                self._open_texts = {draft.item_id: draft for draft in drafts}
                 if self._snapshot_first:
                     await self._send_snapshot()
                 await self._catch_up()
@@ -193,8 +193,7 @@ class EventStream:
 
     async def _send_open_texts(self) -> None:
         """The text so far of each open item, so that a message goes on in the middle."""
-        for delta in self._open_texts.values():
-            draft = Draft(body=delta, item_id=delta.item_id)
+        for draft in self._open_texts.values():
             await self._write(_frame(live(self._envelope(draft))))
 
     def _envelope(self, draft: Draft) -> Event:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from zene.bus.base import Bus, live
 from zene.domain.events import Draft, Event, ItemDelta, envelope
 
@@ -47,19 +49,9 @@ class Publisher:
         """Publish what was gathered."""
         gathered, self._gathered = self._gathered, {}
         for one in gathered.values():
-            delta = one.whole()
-            event = envelope(
-                Draft(
-                    body=delta,
-                    task_id=one.draft.task_id,
-                    step=one.draft.step,
-                    item_id=delta.item_id,
-                ),
-                session_id=self._session_id,
-                seq=self._seq,
-                ts=now_text(),
-            )
-            await self._bus.publish_delta(self._session_id, delta, live(event))
+            draft = replace(one.draft, body=one.whole())
+            event = envelope(draft, session_id=self._session_id, seq=self._seq, ts=now_text())
+            await self._bus.publish_delta(self._session_id, draft, live(event))
 
     async def run(self) -> None:
         """Flush for as long as the task runs; ended by cancelling."""
