@@ -17,6 +17,7 @@ import msgspec
 from tests.model_server import ModelServer
 from tests.model_server.asking import KEY
 from zene.client import AsyncClient
+from zene.domain.errors import NotFound
 from zene.domain.events import Event
 
 ADMIN = "admin@localhost"
@@ -224,6 +225,18 @@ class Log:
     def calls(self) -> list[dict[str, Any]]:
         """How the calls of tools ended, in order."""
         return [one for one in self.of("item.completed") if "call_id" in one]
+
+    async def ran_once(self) -> None:
+        """The only call appended a line to log.txt: one where it succeeded, one at most where it was interrupted."""
+        [call] = self.calls()
+        try:
+            lines = await self.client.read_file(self.session_id, "log.txt")
+        except NotFound:
+            lines = b""
+        if call["status"] == "interrupted":
+            assert lines in (b"", b"x\n"), lines
+        else:
+            assert (call["status"], lines) == ("succeeded", b"x\n")
 
     async def check(self) -> None:
         """Hold the whole log to what always holds: no gap, and every item, step and task has one end."""
