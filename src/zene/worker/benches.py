@@ -30,7 +30,8 @@ class Bench:
         self._host = host
         self._workspace: Workspace | None = None
         self._sandbox: Sandbox | None = None
-        self._opening = asyncio.Lock()
+        self._opening = asyncio.Lock()  # of the workspace
+        self._starting = asyncio.Lock()  # of the sandbox; taken first where both are
 
     async def warm_up(self) -> None:
         """Open the workspace and start the sandbox, if they are not there."""
@@ -76,7 +77,7 @@ class Bench:
 
     async def close(self) -> None:
         """End the sandbox and let go of the workspace."""
-        async with self._opening:
+        async with self._starting, self._opening:
             sandbox, self._sandbox = self._sandbox, None
             if sandbox is not None:
                 await sandbox.close()
@@ -85,20 +86,18 @@ class Bench:
                 await workspace.release()
 
     async def _open(self) -> Workspace:
+        """The workspace; files can be read while the sandbox still starts."""
         async with self._opening:
-            return await self._opened()
-
-    async def _opened(self) -> Workspace:
-        if self._workspace is None:
-            workspaces, session = self._host.workspaces, self._session
-            await workspaces.create(session.id, session.project_id)
-            self._workspace = await workspaces.acquire(session.id)
-        return self._workspace
+            if self._workspace is None:
+                workspaces, session = self._host.workspaces, self._session
+                await workspaces.create(session.id, session.project_id)
+                self._workspace = await workspaces.acquire(session.id)
+            return self._workspace
 
     async def _ready(self) -> Sandbox:
-        async with self._opening:
+        async with self._starting:
             if self._sandbox is None:
-                workspace = await self._opened()
+                workspace = await self._open()
                 self._sandbox = await self._host.sandboxes.open(
                     Spec(
                         label=self._session.id,
