@@ -162,7 +162,6 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
         disk_bytes=settings.workspace_mib * MEBIBYTE,
         inodes=settings.workspace_inodes,
         limits=_limits(settings),
-        read_only_paths=_read_only(settings),
     )
     outputs = Outputs(folder / "outputs")
     bus: Bus = backend("bus", settings.bus)()
@@ -286,7 +285,12 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _read_only(settings: Settings) -> tuple[Path, ...]:
-    return tuple(Path(path) for path in settings.sandbox_read_only_paths)
+    """The folders that sandboxes see too. Raises SetupError, since no sandbox starts without them."""
+    paths = tuple(Path(path) for path in settings.sandbox_read_only_paths)
+    for path in paths:
+        if not (path.is_absolute() and path.is_dir()):
+            raise SetupError(f"sandbox_read_only_paths names {path}, which is no folder here.")
+    return paths
 
 
 def _hosts(settings: Settings) -> frozenset[str]:

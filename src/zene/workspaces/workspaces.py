@@ -74,14 +74,12 @@ class Workspaces:
         disk_bytes: int | None = 10 * GIBIBYTE,
         inodes: int = 262_144,
         limits: Limits = _LIMITS,
-        read_only_paths: tuple[Path, ...] = (),
     ) -> None:
         self._data_dir = data_dir
         self._sandboxes = sandboxes
         self._disk_bytes = disk_bytes
         self._inodes = inodes
         self._limits = limits
-        self._read_only_paths = read_only_paths
         self._keepers = Threads("workspaces", 4)
         self.reason_for_folders: str | None = None
 
