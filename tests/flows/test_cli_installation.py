@@ -122,6 +122,13 @@ def test_off_loopback_plain_http_is_refused(zene: Zene) -> None:
     assert "allow_insecure_http" in refused.stderr
 
 
+def test_a_read_only_folder_that_is_not_there_is_told_at_the_start(zene: Zene) -> None:
+    refused = zene("up", "--port", "0", ZENE_SANDBOX_READ_ONLY_PATHS="/usr/share,/not/there")
+    assert refused.returncode == 2
+    assert "/not/there" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_doctor_says_what_there_is(zene: Zene) -> None:
     looked = zene("doctor")
     assert looked.returncode == 0
