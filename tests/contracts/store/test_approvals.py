@@ -8,8 +8,10 @@ from tests.contracts.store.world import DAY_MS, World, call, question, waiting
 from zene.domain.approvals import Approval, Decision, Scope, arguments_hash
 from zene.domain.errors import Conflict, NotFound
 from zene.domain.events import Event
-from zene.store import approvals
+from zene.domain.messages import ToolCall
+from zene.store import approvals, schema
 from zene.store.claims import Claim
+from zene.store.ending import encoded
 
 
 async def decide(
@@ -101,6 +103,26 @@ async def test_an_allowed_call_begins_once(world: World) -> None:
     await decide(world, claim, approval)
     (again,) = await world.claim()
     await world.record(again.lease, intents=[approval.item_id])
+    with pytest.raises(Conflict):
+        await world.record(again.lease, intents=[approval.item_id])
+
+
+async def test_a_permission_is_used_once_whatever_becomes_of_the_call(world: World) -> None:
+    approval, claim = await asked(world)
+    await decide(world, claim, approval)
+    (again,) = await world.claim()
+    await world.record(again.lease, intents=[approval.item_id])
+    await world.do(schema.items.update().values(intent_epoch=None))
+    with pytest.raises(Conflict):
+        await world.record(again.lease, intents=[approval.item_id])
+
+
+async def test_a_permission_binds_the_exact_arguments(world: World) -> None:
+    approval, claim = await asked(world)
+    await decide(world, claim, approval)
+    (again,) = await world.claim()
+    swapped = ToolCall(call_id="c", name="shell", arguments='{"command":"rm"}')
+    await world.do(schema.items.update().values(content=encoded(swapped)))
     with pytest.raises(Conflict):
         await world.record(again.lease, intents=[approval.item_id])
 

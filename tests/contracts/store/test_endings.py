@@ -140,6 +140,41 @@ async def test_a_finished_task_stays_as_it_is(world: World) -> None:
     assert (task.outcome, list(events), has_worker) == ("succeeded", [], False)
 
 
+async def test_a_task_is_its_owners_alone(world: World) -> None:
+    task, other = await queued(world), await world.user()
+    with pytest.raises(NotFound):
+        await world.store.read(tasks.get_task, other.id, task.id)
+    with pytest.raises(NotFound):
+        await world.store.read(tasks.list_tasks, other.id, task.session_id, None, 10)
+    with pytest.raises(NotFound):
+        await world.store.write(
+            tasks.submit,
+            id=world.id("tsk"),
+            user_id=other.id,
+            session_id=task.session_id,
+            prompt="Mine.",
+            model=None,
+            effort=None,
+            max_tokens_total=None,
+            now=world.now,
+        )
+
+
+async def test_a_place_in_the_queue_is_told_while_it_is_queued(world: World) -> None:
+    claim = await world.started()
+    waiting_tasks = [await world.submit(claim.session) for _ in range(3)]
+    found, cursor = await world.store.read(
+        tasks.list_tasks, claim.lease.user_id, claim.session.id, None, 3
+    )
+    assert [(task.id, place) for task, place in found] == [
+        (claim.task.id, None), (waiting_tasks[0].id, 1), (waiting_tasks[1].id, 2),
+    ]  # fmt: skip
+    rest, end = await world.store.read(
+        tasks.list_tasks, claim.lease.user_id, claim.session.id, cursor, 3
+    )
+    assert ([task.id for task, _ in rest], end) == ([waiting_tasks[2].id], None)
+
+
 async def test_only_the_owner_cancels(world: World) -> None:
     task, other = await queued(world), await world.user()
     await world.fails(NotFound, tasks.request_cancel, other.id, task.id, world.now)

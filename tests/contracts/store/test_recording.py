@@ -72,9 +72,10 @@ async def test_a_count_of_the_provider_says_how_much_it_covered(world: World) ->
     assert (await world.situation(lease)).counted == (80, 1)
 
 
-async def test_a_call_with_room_gets_its_whole_cap(world: World) -> None:
+@pytest.mark.parametrize("cap", [8_000, 8_001])
+async def test_a_call_gets_its_whole_cap_where_it_just_fits(world: World, cap: int) -> None:
     claim = await world.started(max_tokens_total=10_000)
-    recorded = await world.step(claim.lease, bound=2_000, cap=8_000)
+    recorded = await world.step(claim.lease, bound=2_000, cap=cap)
     assert recorded.grant == Granted(8_000)
 
 

@@ -93,6 +93,27 @@ async def test_on_a_full_disk_every_unit_of_a_group_is_told(small_disk: Path) ->
     await store.close()
 
 
+async def test_a_unit_that_does_not_fit_takes_no_other_with_it(small_disk: Path) -> None:
+    store = SqliteStore(f"sqlite:///{small_disk}/zene.db")
+    await store.migrate()
+    world = World(store)
+    session = await world.session(await world.user())
+    small = [store.write(log.append, session.id, [STATE], 1) for _ in range(10)]
+    huge = store.write(log.append, session.id, [STATE] * 20_000, 1)
+    told, *kept = await asyncio.gather(huge, *small, return_exceptions=True)
+    assert isinstance(told, Unavailable)
+    assert all(isinstance(events, list) for events in kept)
+    assert len(await world.log(session.id)) == 11
+    await store.close()
+
+
+def test_a_commit_is_on_the_disk_before_it_is_answered(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "zene.db")
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
 async def test_what_was_answered_outlives_kill_9(world: World, tmp_path: Path) -> None:
     session = await world.session(await world.user())
     for lines in (1, 5, 20, 60):
