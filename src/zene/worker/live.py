@@ -6,12 +6,13 @@ are never overtaken: what was gathered goes out before them.
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from zene.bus.base import Bus, live
 from zene.domain.events import Draft, Event, ItemDelta, envelope
+from zene.domain.times import rfc3339
+from zene.worker.desk import now_ms
 
 FLUSH_SECONDS = 0.03
 
@@ -50,7 +51,9 @@ class Publisher:
         gathered, self._gathered = self._gathered, {}
         for one in gathered.values():
             draft = replace(one.draft, body=one.whole())
-            event = envelope(draft, session_id=self._session_id, seq=self._seq, ts=now_text())
+            event = envelope(
+                draft, session_id=self._session_id, seq=self._seq, ts=rfc3339(now_ms())
+            )
             await self._bus.publish_delta(self._session_id, draft, live(event))
 
     async def run(self) -> None:
@@ -90,8 +93,3 @@ class _Gathered:
             text="".join(self._pieces),
             stream=first.stream,
         )
-
-
-def now_text() -> str:
-    """The time as events carry it: RFC 3339 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
