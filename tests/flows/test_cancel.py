@@ -108,6 +108,23 @@ async def test_no_process_is_left_of_a_command_that(
     await nothing_more_is_asked(zene, model)
 
 
+async def test_no_process_is_left_of_an_earlier_call(
+    zene: Zene, model: ModelServer, nap: str
+) -> None:
+    calls = [
+        Call(
+            name="shell", arguments={"command": f"setsid -f sleep {nap} </dev/null >/dev/null 2>&1"}
+        ),
+        Call(name="shell", arguments={"command": "echo begun; sleep 600"}),
+    ]
+    model.scripts["*"] = Script(answers=[Answer(calls=calls), DONE])
+    log, task = await begin(zene)
+    await log.live(says("item.delta", kind="command", text="begun"))
+    await log.client.cancel(task)
+    await check_cancelled(log, task)
+    assert of(nap) == []
+
+
 async def test_the_session_works_on_after_a_cancel(
     zene: Zene, model: ModelServer, nap: str
 ) -> None:
