@@ -64,14 +64,6 @@ class TaskStarted(_Body, frozen=True, kw_only=True):
     worker: str
 
 
-class TaskPhase(_Body, frozen=True, kw_only=True):
-    """How far its preparation is; `ms` since the phase before."""
-
-    type = "task.phase"
-    phase: Literal["preparing", "cloning", "setup", "ready"]
-    ms: int
-
-
 class TaskWaiting(_Body, frozen=True, kw_only=True):
     """It waits and holds no worker."""
 
@@ -215,35 +207,12 @@ class ChangedFile(Struct, frozen=True, kw_only=True):
     removed: int
 
 
-class DiffUpdated(_Body, frozen=True, kw_only=True):
-    """The workspace's difference from its baseline."""
-
-    type = "diff.updated"
-    files: list[ChangedFile]
-    added: int
-    removed: int
-
-
 class SandboxState(_Body, frozen=True, kw_only=True):
     """The sandbox was started, or is gone."""
 
     type = "sandbox.state"
     state: Literal["started", "gone"]
     ms: int | None = None
-
-
-class QueueChanged(_Body, frozen=True, kw_only=True):
-    """Fleeting: a queued task's place."""
-
-    type = "queue.changed"
-    position: int
-
-
-class UsageUpdated(_Body, frozen=True, kw_only=True):
-    """Fleeting: tokens of the running task so far."""
-
-    type = "usage.updated"
-    usage: Usage
 
 
 class Snapshot(_Body, frozen=True, kw_only=True):
@@ -255,14 +224,14 @@ class Snapshot(_Body, frozen=True, kw_only=True):
 
 
 Body = (
-    SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskStarted | TaskPhase
+    SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskStarted
     | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
     | ItemStarted | ItemDelta | ItemCompleted | ApprovalRequested | ApprovalDecided
-    | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated | Snapshot
+    | ApprovalExpired | SandboxState | Snapshot
 )  # fmt: skip
 
 TYPES: dict[str, type[Body]] = {body.type: body for body in get_args(Body)}
-FLEETING: frozenset[str] = frozenset({"item.delta", "queue.changed", "usage.updated", "snapshot"})
+FLEETING: frozenset[str] = frozenset({"item.delta", "snapshot"})
 
 
 class Draft(Struct, frozen=True, kw_only=True):
