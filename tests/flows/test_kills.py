@@ -41,7 +41,7 @@ class Moment(Struct, frozen=True):
 
 MOMENTS = {
     "the model is asked": Moment([stalls("", 0, [SLOW]), Answer(text="Done.")]),
-    "a step has begun": Moment([stalls("", 0, [SLOW])], says("step.started")),
+    "a step has begun": Moment([Answer(calls=[SLOW], delay_ms=20)], says("step.started")),
     "the answer is streamed": Moment(
         [stalls(WORDS, 2000, [SLOW])], says("item.delta", kind="message", text="one")
     ),
