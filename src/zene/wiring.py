@@ -10,7 +10,7 @@ import random
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from zene.worker.worker import Worker
     from zene.workspaces.outputs import Outputs
     from zene.workspaces.workspaces import Workspaces
+
+
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - what is listened on, and refused without a proxy or a word
 
 
 class Ready(Struct, frozen=True, kw_only=True):
@@ -297,6 +300,12 @@ def _hosts(settings: Settings) -> frozenset[str]:
     names = {"localhost", "127.0.0.1", "::1", settings.host}
     if settings.public_url:
         names.add(urlsplit(settings.public_url).hostname or "")
+    elif settings.host in _ANY_ADDRESS:
+        with suppress(
+            OSError
+        ):  # a machine that does not know its own name has addresses all the same
+            name, others, addresses = socket.gethostbyname_ex(socket.gethostname())
+            names |= {name, *others, *addresses}
     return frozenset(names)
 
 
