@@ -1,7 +1,7 @@
 """What sign-ins rest on: signing keys, families of refresh tokens, and wrong passwords counted."""
 
 from msgspec import Struct
-from sqlalchemy import bindparam, delete, insert, select, text, update
+from sqlalchemy import bindparam, delete, exists, insert, select, text, update
 
 from zene.domain.errors import Unauthorized
 from zene.domain.users import User
@@ -9,6 +9,7 @@ from zene.store.base import Statement, Unit
 from zene.store.schema import families, login_failures, refresh_tokens, signing_keys
 from zene.store.users import standing
 
+FAILURES_KEPT_MS = 24 * 3600 * 1000
 REUSE_MS = 30_000  # within which a used token still gets the same successor
 
 _ADD_KEY = Statement(insert(signing_keys))
@@ -67,6 +68,32 @@ _CLEAR_FAILURES = Statement(
 _FAILURES = Statement(
     select(login_failures.c.count, login_failures.c.last_at).where(
         login_failures.c.email == bindparam("email")
+    )
+)
+_FORGET_TOKENS = Statement(
+    delete(refresh_tokens)
+    .where(
+        refresh_tokens.c.hash.in_(
+            select(refresh_tokens.c.hash)
+            .where(refresh_tokens.c.expires_at <= bindparam("now"))
+            .limit(bindparam("limit"))
+        )
+    )
+    .returning(refresh_tokens.c.family_id)
+)
+_FORGET_FAMILY = Statement(
+    delete(families).where(
+        families.c.id == bindparam("family"),
+        ~exists().where(refresh_tokens.c.family_id == families.c.id),
+    )
+)
+_FORGET_FAILURES = Statement(
+    delete(login_failures).where(
+        login_failures.c.email.in_(
+            select(login_failures.c.email)
+            .where(login_failures.c.last_at <= bindparam("before"))
+            .limit(bindparam("limit"))
+        )
     )
 )
 
@@ -148,6 +175,13 @@ def failures(email: str) -> Unit[tuple[int, int]]:
     """How many wrong passwords in a row, and when the last was."""
     rows = yield _FAILURES(email=email)
     return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
+
+def forget(*, now: int, limit: int) -> Unit[None]:
+    """Remove some of what nothing rests on any more: expired tokens, their sign-ins, failures of yesterday."""
+    for (family_id,) in (yield _FORGET_TOKENS(now=now, limit=limit)):
+        yield _FORGET_FAMILY(family=family_id)
+    yield _FORGET_FAILURES(before=now - FAILURES_KEPT_MS, limit=limit)
 
 
 def _holder(family_id: str) -> Unit[User]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from zene import telemetry
 from zene.bus.base import live
 from zene.domain.events import Event
-from zene.store import approvals, claims, idempotency, jobs, sessions
+from zene.store import approvals, claims, credentials, idempotency, jobs, sessions
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
 
@@ -41,6 +41,7 @@ class Sweep:
         await self._publish(swept)
         await self._publish(await store.write(approvals.expire, now=now, limit=BATCH))
         await store.write(idempotency.forget, before=now - KEPT_SECONDS * 1000, limit=BATCH)
+        await store.write(credentials.forget, now=now, limit=BATCH)
         await self._cancel()
         await self._desk.benches.drop_idle()
         return SWEEP_SECONDS

@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.store.world import World
 from zene.domain.errors import Conflict, NotFound, Unauthorized
 from zene.domain.users import Role, User
-from zene.store import credentials, users
+from zene.store import credentials, schema, users
 from zene.store.credentials import Rotated
 
 MONTH_MS = 30 * 24 * 3600 * 1000
@@ -156,3 +156,16 @@ async def test_signing_keys_are_kept(world: World) -> None:
         ("new", "other"),
         ("old", "sealed"),
     ]
+
+
+async def test_what_nothing_rests_on_is_forgotten(world: World) -> None:
+    user, family = await signed_in(world)
+    await world.store.write(credentials.note_failure, "a@example.org", world.now)
+    world.now += MONTH_MS - 1
+    await rotate(world, "first", "second")
+    await world.store.write(credentials.forget, now=world.now + 1, limit=10)
+    assert (await world.count(schema.refresh_tokens), await world.count(schema.families)) == (1, 1)
+    assert await world.count(schema.login_failures) == 0
+    assert await world.store.read(users.standing, user.id, family) == user
+    await world.store.write(credentials.forget, now=world.now + MONTH_MS, limit=10)
+    assert (await world.count(schema.refresh_tokens), await world.count(schema.families)) == (0, 0)

@@ -1,0 +1,93 @@
+"""What the store costs: `python -m benchmarks.store`. Events a second in batches, and CPU a unit.
+
+The file is on the disk that TMPDIR names. CPU is this process's, all threads; medians of the rounds.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from zene.domain.events import Draft, SandboxState
+from zene.domain.users import Role
+from zene.store import log, sessions, users
+from zene.store.base import Unit
+from zene.store.sqlite import SqliteStore
+
+ROUNDS = 5
+NOW = 1_800_000_000_000
+STATE = Draft(body=SandboxState(state="started", ms=1), task_id="tsk_1", step=1, item_id="itm_1")
+
+
+async def main() -> None:
+    """Print one line a figure."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(f"sqlite:///{Path(folder)}/zene.db")
+        await store.migrate()
+        await store.write(prepare)
+        await show("events/s, batches of 100, 8 at once", 20_000, lambda: batches(store, 25))
+        await show("units/s, one event each, 64 at once", 6_400, lambda: singles(store, 64, 100))
+        await show("units/s, one event each, one by one", 400, lambda: singles(store, 1, 400))
+        await show("reads/s, one session, one by one", 2_000, lambda: reads(store, 2_000))
+        await store.close()
+
+
+def prepare() -> Unit[None]:
+    """A user with sixty-four sessions."""
+    yield from users.create_user("usr_1", "a@example.org", "hash", Role.MEMBER, NOW)
+    for number in range(64):
+        yield from sessions.create_session(
+            id=f"ses_{number}",
+            user_id="usr_1",
+            project_id=None,
+            title="",
+            model="demo:",
+            effort=None,
+            approval_policy="auto",
+            now=NOW,
+        )
+
+
+async def batches(store: SqliteStore, times: int) -> None:
+    """Eight workers append a hundred events at a time."""
+
+    async def worker(number: int) -> None:
+        for _ in range(times):
+            await store.write(log.append, f"ses_{number}", [STATE] * 100, NOW)
+
+    await asyncio.gather(*map(worker, range(8)))
+
+
+async def singles(store: SqliteStore, at_once: int, times: int) -> None:
+    """Units of three statements: hold the session, move its head, insert an event."""
+
+    async def worker(number: int) -> None:
+        for _ in range(times):
+            await store.write(log.append, f"ses_{number}", [STATE], NOW)
+
+    await asyncio.gather(*map(worker, range(at_once)))
+
+
+async def reads(store: SqliteStore, times: int) -> None:
+    """One session's row with its derived status."""
+    for _ in range(times):
+        await store.read(sessions.get_session, "usr_1", "ses_1")
+
+
+async def show(name: str, count: int, work: Callable[[], Awaitable[None]]) -> None:
+    """Rate and CPU a piece."""
+    rates, costs = [], []
+    for _ in range(ROUNDS):
+        wall, cpu = time.perf_counter(), time.process_time()
+        await work()
+        rates.append(count / (time.perf_counter() - wall))
+        costs.append((time.process_time() - cpu) / count * 1e6)
+    print(
+        f"{name:40} {statistics.median(rates):9.0f}/s {statistics.median(costs):7.1f} µs CPU each"
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
