@@ -1,15 +1,18 @@
 """SQLite without a thread or a queue: opening a file, running units on a connection, its errors as ours."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import BindParameter
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from zene.domain.errors import SetupError, Unavailable
 from zene.store.base import Query, Rows, Statement, T, Unit
+from zene.store.columns import metadata
 
 _DIALECT: Final = SQLiteDialect_pysqlite(paramstyle="named")
 
@@ -63,6 +66,14 @@ def compiled(statement: Statement) -> str:
     sql = str(_Compiler(_DIALECT, statement.expression))
     statement.compiled["sqlite"] = sql
     return sql
+
+
+def definitions() -> Iterator[str]:
+    """The SQL that makes every table and index of this release."""
+    for table in metadata.sorted_tables:
+        yield str(CreateTable(table).compile(dialect=_DIALECT))
+        for index in table.indexes:
+            yield str(CreateIndex(index).compile(dialect=_DIALECT))
 
 
 def ends_transaction(error: Exception) -> bool:

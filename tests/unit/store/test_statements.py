@@ -5,6 +5,8 @@ import pkgutil
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -16,8 +18,9 @@ import zene.store
 from zene.store import migrations
 from zene.store.base import Statement
 from zene.store.columns import metadata
-from zene.store.connections import compiled
+from zene.store.connections import compiled, connect
 from zene.store.schema import REVISION
+from zene.store.sqlite import create_tables
 
 # These look at every row of a table on purpose, or at one that stays small.
 WHOLE = {
@@ -63,10 +66,8 @@ def test_a_statement_looks_at_no_row_in_vain(
     assert bool(scans) == (name in WHOLE), plan
 
 
-def test_the_migrations_make_the_tables_that_the_statements_mean(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/zene.db"
+def test_the_migrations_make_the_tables_that_the_statements_mean(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/zene.db"
     migrations.upgrade(url)
     engine = create_engine(url)
     with engine.connect() as connection:
@@ -76,8 +77,26 @@ def test_the_migrations_make_the_tables_that_the_statements_mean(
     engine.dispose()
 
 
-def test_a_migration_that_fails_leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("store") / "zene.db"
+def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> None:
+    migrations.upgrade(f"sqlite:///{tmp_path}/migrated.db")
+    with closing(sqlite3.connect(tmp_path / "migrated.db")) as migrated:
+        expected = definitions_of(migrated)
+    with closing(connect(tmp_path / "new.db")) as new:
+        create_tables(new)
+        create_tables(new)
+        assert definitions_of(new) == expected
+        assert new.execute("SELECT version_num FROM alembic_version").fetchall() == [(REVISION,)]
+
+
+def definitions_of(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
+    """Every table and index by its parts, whose order says nothing."""
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    parts = (" ".join(sql.replace("(", " ( ").split()).split(",") for (sql,) in found)
+    return {tuple(sorted(part.strip(" ()") for part in each)) for each in parts}
+
+
+def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "zene.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE model_calls (id INTEGER)")
     connection.commit()
