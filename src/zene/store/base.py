@@ -54,7 +54,8 @@ class Store(Protocol):
 
     async def write(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit and commit it; when this returns, the effect is on disk. A unit that raises leaves
-        nothing behind, and its error comes out here. Raises Unavailable.
+        nothing behind, and its error comes out here. One whose caller is cancelled meanwhile may be
+        committed all the same. Raises Unavailable.
         """
         ...
 

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, exists, func, select, update
 from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted
 from zene.domain.sessions import Session
 from zene.domain.tasks import FROM, POISON_ATTEMPTS, Lease, Task
-from zene.store import ending, rows
+from zene.store import ending, rows, spending
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer, fenced, held
@@ -231,6 +231,6 @@ def _give_back(
         error = ErrorBody(code="poison", message=message)
         yield from ending.finish(writer, task_id, "failed", error, now=now)
         return
-    yield from ending.settle_step(writer, task_id, now)
+    yield from spending.charge(writer, task_id, now)
     yield from ending.close_items(writer, task_id, calls=False)
     writer.add(Draft(body=TaskResumed(reason=reason), task_id=task_id))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from msgspec import Struct
-from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy import bindparam, insert, update
 
 from zene.domain.approvals import arguments_hash
 from zene.domain.errors import Conflict
@@ -20,17 +20,15 @@ from zene.domain.events import (
     TaskWaiting,
 )
 from zene.domain.messages import Compaction, ToolCall
-from zene.domain.situation import Grant, Granted, Refused
+from zene.domain.situation import Grant
 from zene.domain.tasks import FROM, Lease
 from zene.domain.times import milliseconds
-from zene.store import ending
+from zene.store import ending, spending
 from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer, fenced
-from zene.store.schema import approvals, items, model_calls, sessions, tasks
-
-LEAST_OUTPUT = 1024  # tokens; a call that could say less is not worth its input
+from zene.store.schema import approvals, items, sessions, tasks
 
 _RUN = Statement(
     update(tasks)
@@ -98,59 +96,6 @@ _ASK = Statement(
     )
 )
 _MARK_ASKED = Statement(update(items).where(items.c.id == bindparam("item")).values(asked=1))
-_RESERVE = Statement(
-    update(tasks)
-    .where(
-        tasks.c.id == bindparam("task"),
-        tasks.c.status == "running",
-        or_(
-            tasks.c.max_tokens_total.is_(None),
-            tasks.c.input_tokens + tasks.c.output_tokens + tasks.c.reserved + bindparam("total")
-            <= tasks.c.max_tokens_total,
-        ),
-    )
-    .values(reserved=tasks.c.reserved + bindparam("total"), steps=bindparam("at_step"))
-    .returning(tasks.c.id)
-)
-_LEFT = Statement(
-    select(
-        tasks.c.max_tokens_total - tasks.c.input_tokens - tasks.c.output_tokens - tasks.c.reserved
-    ).where(tasks.c.id == bindparam("task"))
-)
-_OPEN_CALL = Statement(
-    insert(model_calls).values(
-        task_id=bindparam("task"),
-        step=bindparam("at_step"),
-        session_id=bindparam("session"),
-        user_id=bindparam("user"),
-        model=bindparam("named"),
-        place=bindparam("seq"),
-        status="open",
-        input_bound=bindparam("bound"),
-        output_cap=bindparam("cap"),
-        started_at=bindparam("now"),
-    )
-)
-_SETTLE_CALL = Statement(
-    update(model_calls)
-    .where(
-        model_calls.c.task_id == bindparam("task"),
-        model_calls.c.step == bindparam("at_step"),
-        model_calls.c.status == "open",
-    )
-    .values(
-        status="settled",
-        input_tokens=bindparam("input"),
-        output_tokens=bindparam("output"),
-        cached_tokens=bindparam("cached"),
-        cache_write_tokens=bindparam("written"),
-        reasoning_tokens=bindparam("reasoning"),
-        estimated=bindparam("guess"),
-        cost=bindparam("price"),
-        ended_at=bindparam("now"),
-    )
-    .returning(model_calls.c.model, model_calls.c.input_bound + model_calls.c.output_cap)
-)
 _WAIT = Statement(
     update(tasks)
     .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["waiting"]))
@@ -229,9 +174,18 @@ def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:
         case ItemCompleted():
             yield from _complete_item(writer, draft)
         case StepStarted():
-            return (yield from _reserve(batch, draft))
+            return (
+                yield from spending.reserve(
+                    batch.lease,
+                    writer,
+                    draft,
+                    bound=batch.reserve or 0,
+                    cap=batch.output_cap,
+                    now=now,
+                )
+            )
         case StepFinished():
-            yield from _settle(batch, draft, draft.body)
+            yield from spending.settle(batch.lease, writer, draft, draft.body, now)
         case ApprovalRequested():
             yield from _ask(batch, draft, draft.body)
         case TaskWaiting(on=reason):
@@ -271,66 +225,6 @@ def _complete_item(writer: Writer, draft: Draft) -> Unit[None]:
     yield from ending.complete_item(writer, draft)
     if isinstance(draft.content, Compaction):
         yield _COMPACT(session=writer.session_id, seq=seq)
-
-
-def _reserve(batch: _Batch, draft: Draft) -> Unit[Grant]:
-    """Reserve the call's worst case; the output cap is lowered where less than it is left."""
-    lease, step, bound = batch.lease, draft.step or 0, batch.reserve or 0
-    cap = yield from _reservable(lease.task_id, bound, batch.output_cap, step)
-    if cap is None:
-        return Refused("exhausted")
-    yield _OPEN_CALL(
-        task=lease.task_id,
-        at_step=step,
-        session=lease.session_id,
-        user=lease.user_id,
-        named=draft.body.model if isinstance(draft.body, StepStarted) else "",
-        seq=batch.writer.add(draft),
-        bound=bound,
-        cap=cap,
-        now=batch.now,
-    )
-    return Granted(cap)
-
-
-def _reservable(task_id: str, bound: int, cap: int, step: int) -> Unit[int | None]:
-    """Reserve input and output; the output cap that was, None where not even the least fits."""
-    if (yield _RESERVE(task=task_id, total=bound + cap, at_step=step)):
-        return cap
-    left = (yield _LEFT(task=task_id))[0][0]
-    if left is None or left - bound < LEAST_OUTPUT:
-        return None
-    lower = min(left - bound, cap)
-    reserved = yield _RESERVE(task=task_id, total=bound + lower, at_step=step)
-    return lower if reserved else None
-
-
-def _settle(batch: _Batch, draft: Draft, body: StepFinished) -> Unit[None]:
-    lease, usage = batch.lease, body.usage
-    settled = yield _SETTLE_CALL(
-        task=lease.task_id,
-        at_step=draft.step,
-        input=usage.input_tokens,
-        output=usage.output_tokens,
-        cached=usage.cached_tokens,
-        written=usage.cache_write_tokens,
-        reasoning=usage.reasoning_tokens,
-        guess=int(usage.estimated),
-        price=body.cost,
-        now=batch.now,
-    )
-    for model, reserved in settled:
-        yield from ending.add_usage(
-            lease.task_id,
-            lease.user_id,
-            model,
-            usage,
-            body.cost,
-            freed=reserved,
-            now=batch.now,
-            is_whole=True,
-        )
-        batch.writer.add(draft)
 
 
 def _ask(batch: _Batch, draft: Draft, body: ApprovalRequested) -> Unit[None]:

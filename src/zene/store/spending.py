@@ -1,0 +1,238 @@
+"""Tokens: reserved before a model call, settled after it, charged whole where nobody knows its end.
+
+These are parts of units: whoever calls them holds the session's row through its log's `Writer`. The
+numbers stand in the task's row and are decided on by the UPDATE that changes them.
+"""
+
+from sqlalchemy import bindparam, case, func, insert, or_, select, text, update
+
+from zene.domain.events import Draft, StepFinished, StepStarted
+from zene.domain.messages import Usage
+from zene.domain.situation import Grant, Granted, Refused
+from zene.domain.tasks import Lease
+from zene.domain.times import rfc3339
+from zene.store import rows
+from zene.store.base import Statement, Unit
+from zene.store.log import Writer
+from zene.store.schema import model_calls, tasks
+
+LEAST_OUTPUT = 1024  # tokens; a call that could say less is not worth its input
+
+_RESERVE = Statement(
+    update(tasks)
+    .where(
+        tasks.c.id == bindparam("task"),
+        tasks.c.status == "running",
+        or_(
+            tasks.c.max_tokens_total.is_(None),
+            tasks.c.input_tokens + tasks.c.output_tokens + tasks.c.reserved + bindparam("total")
+            <= tasks.c.max_tokens_total,
+        ),
+    )
+    .values(reserved=tasks.c.reserved + bindparam("total"), steps=bindparam("at_step"))
+    .returning(tasks.c.id)
+)
+_LEFT = Statement(
+    select(
+        tasks.c.max_tokens_total - tasks.c.input_tokens - tasks.c.output_tokens - tasks.c.reserved
+    ).where(tasks.c.id == bindparam("task"))
+)
+_OPEN_CALL = Statement(
+    insert(model_calls).values(
+        task_id=bindparam("task"),
+        step=bindparam("at_step"),
+        session_id=bindparam("session"),
+        user_id=bindparam("user"),
+        model=bindparam("named"),
+        place=bindparam("seq"),
+        status="open",
+        input_bound=bindparam("bound"),
+        output_cap=bindparam("cap"),
+        started_at=bindparam("now"),
+    )
+)
+_SETTLE_CALL = Statement(
+    update(model_calls)
+    .where(
+        model_calls.c.task_id == bindparam("task"),
+        model_calls.c.step == bindparam("at_step"),
+        model_calls.c.status == "open",
+    )
+    .values(
+        status="settled",
+        input_tokens=bindparam("input"),
+        output_tokens=bindparam("output"),
+        cached_tokens=bindparam("cached"),
+        cache_write_tokens=bindparam("written"),
+        reasoning_tokens=bindparam("reasoning"),
+        estimated=bindparam("guess"),
+        cost=bindparam("price"),
+        ended_at=bindparam("now"),
+    )
+    .returning(model_calls.c.model, model_calls.c.input_bound + model_calls.c.output_cap)
+)
+_CHARGE = Statement(
+    update(model_calls)
+    .where(model_calls.c.task_id == bindparam("task"), model_calls.c.status == "open")
+    .values(
+        status="charged",
+        input_tokens=model_calls.c.input_bound,
+        output_tokens=model_calls.c.output_cap,
+        estimated=1,
+        ended_at=bindparam("now"),
+    )
+    .returning(
+        model_calls.c.step,
+        model_calls.c.input_bound,
+        model_calls.c.output_cap,
+        model_calls.c.user_id,
+        model_calls.c.model,
+    )
+)
+_ADD_USAGE = Statement(
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"))
+    .values(
+        {
+            "reserved": tasks.c.reserved - bindparam("freed"),
+            "losses": tasks.c.losses * bindparam("keep_losses"),
+            "cost": case(
+                (bindparam("is_priced") == 1, func.coalesce(tasks.c.cost, 0) + bindparam("price")),
+                else_=tasks.c.cost,
+            ),
+            "estimated": case((bindparam("is_estimated") == 1, 1), else_=tasks.c.estimated),
+        }
+        | {name: tasks.c[name] + bindparam(f"more_{name}") for name in rows.USAGE_NAMES[:-1]}
+    )
+)
+_ADD_DAY = Statement(
+    text(
+        "INSERT INTO usage_days (user_id, day, model, input_tokens, output_tokens, cached_tokens,"
+        " cache_write_tokens, reasoning_tokens, estimated, cost)"
+        " VALUES (:user, :day, :model, :input, :output, :cached, :written, :reasoning, :estimated,"
+        " :cost) ON CONFLICT (user_id, day, model) DO UPDATE SET"
+        " input_tokens = usage_days.input_tokens + excluded.input_tokens,"
+        " output_tokens = usage_days.output_tokens + excluded.output_tokens,"
+        " cached_tokens = usage_days.cached_tokens + excluded.cached_tokens,"
+        " cache_write_tokens = usage_days.cache_write_tokens + excluded.cache_write_tokens,"
+        " reasoning_tokens = usage_days.reasoning_tokens + excluded.reasoning_tokens,"
+        " estimated = CASE WHEN excluded.estimated = 1 THEN 1 ELSE usage_days.estimated END,"
+        " cost = COALESCE(usage_days.cost + excluded.cost, usage_days.cost, excluded.cost)"
+    )
+)
+
+
+def reserve(
+    lease: Lease, writer: Writer, draft: Draft, *, bound: int, cap: int, now: int
+) -> Unit[Grant]:
+    """Say that a model call begins, once its worst case is reserved: `bound` tokens of input, and of output
+    `cap` or what less is left. Where that is not worth a call, nothing is said.
+    """
+    step = draft.step or 0
+    granted = yield from _reservable(lease.task_id, bound, cap, step)
+    if granted is None:
+        return Refused("exhausted")
+    yield _OPEN_CALL(
+        task=lease.task_id,
+        at_step=step,
+        session=lease.session_id,
+        user=lease.user_id,
+        named=draft.body.model if isinstance(draft.body, StepStarted) else "",
+        seq=writer.add(draft),
+        bound=bound,
+        cap=granted,
+        now=now,
+    )
+    return Granted(granted)
+
+
+def settle(lease: Lease, writer: Writer, draft: Draft, body: StepFinished, now: int) -> Unit[None]:
+    """Say that a model call has ended, and put what it used in the place of what was reserved."""
+    usage = body.usage
+    settled = yield _SETTLE_CALL(
+        task=lease.task_id,
+        at_step=draft.step,
+        input=usage.input_tokens,
+        output=usage.output_tokens,
+        cached=usage.cached_tokens,
+        written=usage.cache_write_tokens,
+        reasoning=usage.reasoning_tokens,
+        guess=int(usage.estimated),
+        price=body.cost,
+        now=now,
+    )
+    for model, reserved in settled:
+        yield from _add_usage(
+            lease.task_id,
+            lease.user_id,
+            model,
+            usage,
+            body.cost,
+            freed=reserved,
+            now=now,
+            is_whole=True,
+        )
+        writer.add(draft)
+
+
+def charge(writer: Writer, task_id: str, now: int) -> Unit[None]:
+    """Charge a model call whose end nobody knows at what was reserved for it, and say so."""
+    for step, bound, cap, user_id, model in (yield _CHARGE(task=task_id, now=now)):
+        usage = Usage(input_tokens=bound, output_tokens=cap, estimated=True)
+        yield from _add_usage(task_id, user_id, model, usage, None, freed=bound + cap, now=now)
+        body = StepFinished(stop_reason="interrupted", usage=usage)
+        writer.add(Draft(body=body, task_id=task_id, step=step))
+
+
+def _reservable(task_id: str, bound: int, cap: int, step: int) -> Unit[int | None]:
+    """Reserve input and output; the output cap that was, None where not even the least fits."""
+    if (yield _RESERVE(task=task_id, total=bound + cap, at_step=step)):
+        return cap
+    left = (yield _LEFT(task=task_id))[0][0]
+    if left is None or left - bound < LEAST_OUTPUT:
+        return None
+    lower = min(left - bound, cap)
+    reserved = yield _RESERVE(task=task_id, total=bound + lower, at_step=step)
+    return lower if reserved else None
+
+
+def _add_usage(  # noqa: PLR0913 - a row of a ledger
+    task_id: str,
+    user_id: str,
+    model: str,
+    usage: Usage,
+    cost: float | None,
+    *,
+    freed: int,
+    now: int,
+    is_whole: bool = False,
+) -> Unit[None]:
+    """Add a call's usage to its task and its user's day, and free what was reserved for it. A step that
+    `is_whole` shows that the task is not what kills its workers.
+    """
+    counts = {f"more_{name}": getattr(usage, name) for name in rows.USAGE_NAMES[:-1]}
+    yield _ADD_USAGE(
+        task=task_id,
+        freed=freed,
+        keep_losses=int(not is_whole),
+        is_priced=int(cost is not None),
+        price=cost or 0.0,
+        is_estimated=int(usage.estimated),
+        **counts,
+    )
+    yield _ADD_DAY(
+        user=user_id,
+        day=_day(now),
+        model=model,
+        input=usage.input_tokens,
+        output=usage.output_tokens,
+        cached=usage.cached_tokens,
+        written=usage.cache_write_tokens,
+        reasoning=usage.reasoning_tokens,
+        estimated=int(usage.estimated),
+        cost=cost,
+    )
+
+
+def _day(now: int) -> str:
+    return rfc3339(now)[:10]
