@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from zene.domain.errors import SandboxError, SandboxUnavailable, SetupError
-from zene.sandbox import confine, privileged, seccomp
+from zene.sandbox import confine, privileged
 from zene.sandbox.base import Capabilities, Command, Limits, Spec
 from zene.sandbox.cgroups import Cgroups, Group, find_cgroups
 from zene.sandbox.launch import Launcher
@@ -66,7 +66,6 @@ class BubblewrapProvider:
         self._host = Host(
             launcher=Launcher(),
             folder=self._folder,
-            filter=seccomp.program(),
             is_root=os.geteuid() == 0,
             caps_disk=self._images is None,
         )

@@ -11,7 +11,9 @@ import subprocess
 from pathlib import Path
 
 from zene.domain.errors import SetupError
+from zene.sandbox import seccomp
 from zene.sandbox.base import INSIDE_UID, MEBIBYTE, Folder, Spec
+from zene.sandbox.launcher import FILTER_FD
 
 HOME = "/home/zene"
 WORKSPACE = "/workspace"
@@ -52,7 +54,7 @@ _START = (
 
 
 def prepare(folder: Path) -> None:
-    """Write what every sandbox shows into `folder`, which must be reachable by all. Raises SetupError.
+    """Write what every sandbox needs into `folder`, which must be reachable by all. Raises SetupError.
 
     It costs some milliseconds, and where it was done before for the same runner and Python, less.
     """
@@ -70,6 +72,7 @@ def prepare(folder: Path) -> None:
         _write(etc / name, text.encode())
     for name in _COPIED_OF_ETC:
         _copy(Path("/etc") / name, etc / name)
+    _write(filter_in(folder), seccomp.program())
     _compile(folder)
     _let_all_read(folder)
 
@@ -85,6 +88,8 @@ def arguments(spec: Spec, folder: Path, *, bind_folders: bool) -> list[str]:
             "--die-with-parent",
             "--hostname",
             "zene",
+            "--seccomp",
+            str(FILTER_FD),
         ],
         ["--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--ro-bind", "/usr", "/usr"],
         *(_as_on_host(Path("/", name)) for name in ("bin", "sbin", "lib", "lib32", "lib64")),
@@ -100,6 +105,11 @@ def arguments(spec: Spec, folder: Path, *, bind_folders: bool) -> list[str]:
         ["--remount-ro", "/", "--chdir", "/", "--", str(_PYTHON), "-I", "-S", "-c", _START],
     ]
     return [word for words in shown for word in words]
+
+
+def filter_in(folder: Path) -> Path:
+    """The file of the filter of system calls; bubblewrap loads it from FILTER_FD."""
+    return folder / "filter.bpf"
 
 
 def is_shown_already(path: Path) -> bool:

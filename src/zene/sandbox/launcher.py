@@ -21,6 +21,7 @@ from zene.sandbox import syscalls
 
 MAX_PACKET = 64 * 1024
 MAX_FDS = 64
+FILTER_FD = 3  # where bubblewrap finds the filter of system calls
 
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP = 1, 24
 _LAST_CAPABILITY = 63
@@ -98,6 +99,10 @@ def _become_sandbox(request: dict[str, Any], fds: Sequence[int], parent: int) ->
         stream, errors = fds
         for source, target in ((stream, 0), (stream, 1), (errors, 2)):
             os.dup2(source, target)
+        rules = os.open(request["filter"], os.O_RDONLY)
+        if rules != FILTER_FD:
+            os.dup2(rules, FILTER_FD)
+        os.set_inheritable(FILTER_FD, True)  # noqa: FBT003
         for name, value in request["rlimits"].items():
             resource.setrlimit(getattr(resource, name), (value, value))
         os.setsid()

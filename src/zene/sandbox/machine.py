@@ -40,7 +40,6 @@ class Host(Struct, frozen=True, kw_only=True):
 
     launcher: Launcher
     folder: Path
-    filter: bytes
     is_root: bool
     caps_disk: bool
 
@@ -248,7 +247,6 @@ async def _start(host: Host, spec: Spec, held: Held) -> Machine:
     except BaseException:
         ours.close()
         raise
-    machine.client.send(frames.INIT, 0, host.filter)
     return machine
 
 
@@ -256,6 +254,7 @@ async def _launch(host: Host, spec: Spec, held: Held, stream: socket.socket) -> 
     held.complaints, errors = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     request = {
         "argv": confine.arguments(spec, host.folder, bind_folders=not host.is_root),
+        "filter": str(confine.filter_in(host.folder)),
         "uid": held.slot.uid if held.slot else None,
         "cgroups": held.group.joins if held.group else [],
         "rlimits": _resource_limits(spec.limits, caps_disk=host.caps_disk),

@@ -1,4 +1,4 @@
-"""The system calls that nothing in a sandbox may make, as a BPF program for the runner to load.
+"""The system calls that nothing in a sandbox may make, as a BPF program for bubblewrap to load.
 
 A list of what is refused, because agents run any program: what reaches the kernel's newer or privileged
 corners (mounts, namespaces, io_uring, bpf, keys, modules), what an engine's own filter has let through

@@ -6,7 +6,7 @@ be made to hold more. The runner trusts its host; the host trusts nothing that t
 
 from __future__ import annotations
 
-import os
+import posix
 import struct
 
 HEADER = struct.Struct("<BII")
@@ -14,7 +14,7 @@ START_FIELDS = struct.Struct("<IQHHB")  # timeout in ms, output limit, number of
 EXIT_FIELDS = struct.Struct("<iIQB")  # code, duration in ms, dropped bytes, flags
 COUNT = struct.Struct("<I")
 
-INIT, START, STDIN, KILL, ASK, GRANT = 1, 2, 3, 4, 5, 6  # from the host
+START, STDIN, KILL, ASK, GRANT = 1, 2, 3, 4, 5  # from the host
 HELLO, STDOUT, STDERR, EXIT, OUTCOME, TAKEN = 1, 2, 3, 4, 5, 6  # to the host
 SPLIT, HAS_STDIN = 1, 2  # flags of START
 TIMED_OUT = 1  # flag of EXIT
@@ -36,11 +36,11 @@ class Wire:
         """Send one frame."""
         data = memoryview(HEADER.pack(kind, channel, len(payload)) + payload)
         while data:
-            data = data[os.write(self._sink, data) :]
+            data = data[posix.write(self._sink, data) :]
 
     def receive(self) -> list[tuple[int, int, bytes]] | None:
         """The frames that are complete after one read; None when the host has closed the stream."""
-        data = os.read(self.source, 2 * CHUNK)
+        data = posix.read(self.source, 2 * CHUNK)
         if not data:
             return None
         self._received += data

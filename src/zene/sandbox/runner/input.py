@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import select
 
 from zene.sandbox.runner.frames import COUNT, TAKEN, Wire
@@ -12,7 +12,7 @@ class Input:
     """The write end of a command's stdin. Data that nobody reads any more is taken and dropped."""
 
     def __init__(self, wire: Wire, epoll: select.epoll, channel: int, fd: int) -> None:
-        os.set_blocking(fd, False)
+        posix.set_blocking(fd, False)
         self.fd = fd
         self.is_open = True
         self._wire = wire
@@ -31,7 +31,7 @@ class Input:
     def pour(self) -> None:
         """Write what the pipe takes."""
         try:
-            count = os.write(self.fd, self._pending) if self._pending else 0
+            count = posix.write(self.fd, self._pending) if self._pending else 0
         except BlockingIOError:
             count = 0
         except BrokenPipeError:
@@ -48,7 +48,7 @@ class Input:
         if self.is_open:
             self._watch(wanted=False)
             self.is_open = False
-            os.close(self.fd)
+            posix.close(self.fd)
 
     def _watch(self, *, wanted: bool) -> None:
         if wanted and not self._watched:

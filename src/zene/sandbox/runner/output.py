@@ -7,7 +7,7 @@ used up its window is left alone until the host grants more, and so the command 
 from __future__ import annotations
 
 import fcntl
-import os
+import posix
 import select
 import time
 
@@ -84,7 +84,7 @@ class Outputs:
 
     def open(self, account: Account, kind: int, fd: int) -> Stream:
         """Begin to forward a pipe."""
-        os.set_blocking(fd, False)
+        posix.set_blocking(fd, False)
         stream = Stream(account, kind, fd)
         self._watch(stream)
         return stream
@@ -136,7 +136,7 @@ class Outputs:
         self._unwatch(stream)
         self._wide.discard(stream.fd)
         stream.is_open = False
-        os.close(stream.fd)
+        posix.close(stream.fd)
 
     def abandon(self, stream: Stream) -> None:
         """A process left behind may go on writing: it is read and dropped, so that it goes on working."""
@@ -151,7 +151,7 @@ class Outputs:
         """Drop what an abandoned pipe holds."""
         if fd in self._abandoned:
             try:
-                if not os.read(fd, CHUNK):
+                if not posix.read(fd, CHUNK):
                     self._forget(fd)
             except BlockingIOError:
                 return
@@ -159,7 +159,7 @@ class Outputs:
     def _take(self, stream: Stream) -> bytes | None:
         """Read once and send: the bytes, none at the end, None when there is nothing to read now."""
         try:
-            data = os.read(stream.fd, min(CHUNK, stream.account.window))
+            data = posix.read(stream.fd, min(CHUNK, stream.account.window))
         except BlockingIOError:
             self._watch(stream)
             return None
@@ -193,4 +193,4 @@ class Outputs:
         del self._abandoned[fd]
         self._wide.discard(fd)
         self._epoll.unregister(fd)
-        os.close(fd)
+        posix.close(fd)

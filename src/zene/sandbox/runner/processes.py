@@ -7,20 +7,21 @@ those too (a double fork) is the command's if it is newer than the command and i
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # it has no stubs
-import os
+import posix
 import time
 
 Table = dict[int, tuple[int, int, int]]  # pid → parent, session, start in ticks since boot
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS = posix.sysconf("SC_CLK_TCK")
 _KILL_ROUNDS = 20
+_TYPE, _FOLDER = 0o170000, 0o040000  # of a mode
 
 
 class Spawner:
     """Starts commands so that, when memory runs short, they are killed before the runner."""
 
     def __init__(self) -> None:
-        self._score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        self._score = posix.open("/proc/self/oom_score_adj", posix.O_WRONLY | posix.O_CLOEXEC)
 
     def spawn(
         self, argv: list[bytes], environ: dict[bytes, bytes], stdio: tuple[int | None, int, int]
@@ -28,15 +29,15 @@ class Spawner:
         """Start a program in the current folder; None for stdin is /dev/null. Raises OSError."""
         stdin, stdout, stderr = stdio
         actions: list[tuple[int, ...] | tuple[int, int, bytes, int, int]] = [
-            (os.POSIX_SPAWN_DUP2, stdout, 1),
-            (os.POSIX_SPAWN_DUP2, stderr, 2),
-            (os.POSIX_SPAWN_OPEN, 0, b"/dev/null", os.O_RDONLY, 0)
+            (posix.POSIX_SPAWN_DUP2, stdout, 1),
+            (posix.POSIX_SPAWN_DUP2, stderr, 2),
+            (posix.POSIX_SPAWN_OPEN, 0, b"/dev/null", posix.O_RDONLY, 0)
             if stdin is None
-            else (os.POSIX_SPAWN_DUP2, stdin, 0),
+            else (posix.POSIX_SPAWN_DUP2, stdin, 0),
         ]
-        os.pwrite(self._score, b"500", 0)  # a child inherits it from its first moment
+        posix.pwrite(self._score, b"500", 0)  # a child inherits it from its first moment
         try:
-            return os.posix_spawn(
+            return posix.posix_spawn(
                 _find(argv[0], environ.get(b"PATH", b"")),
                 argv,
                 environ,
@@ -46,7 +47,7 @@ class Spawner:
                 setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
             )
         finally:
-            os.pwrite(self._score, b"0", 0)
+            posix.pwrite(self._score, b"0", 0)
 
 
 def now_in_ticks() -> int:
@@ -93,7 +94,7 @@ class Sessions:
 def _processes() -> Table:
     """Every process but PID 1 and those that have ended."""
     table = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib starts slowly
+    for name in posix.listdir("/proc"):
         if name.isdigit() and name != "1":
             fields = _fields(f"/proc/{name}/stat")
             if fields and fields[0] not in {b"Z", b"X"}:
@@ -104,7 +105,7 @@ def _processes() -> Table:
 def _fields(path: str) -> list[bytes]:
     """What follows the program's name in a stat file; nothing when the process ended while we looked."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - see above
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib starts slowly
             return file.read().rpartition(b")")[2].split()
     except OSError:
         return []
@@ -112,7 +113,7 @@ def _fields(path: str) -> list[bytes]:
 
 def _kill(pid: int) -> None:
     try:
-        os.kill(pid, _signal.SIGKILL)
+        posix.kill(pid, _signal.SIGKILL)
     except ProcessLookupError:
         return
 
@@ -122,6 +123,14 @@ def _find(program: bytes, path: bytes) -> bytes:
     if b"/" not in program:
         for folder in path.split(b":"):
             full = folder + b"/" + program
-            if os.access(full, os.X_OK) and not os.path.isdir(full):  # noqa: PTH112
+            if posix.access(full, posix.X_OK) and not is_folder(full):
                 return full
     return program
+
+
+def is_folder(path: bytes) -> bool:
+    """Whether there is a folder of that name."""
+    try:
+        return posix.stat(path).st_mode & _TYPE == _FOLDER
+    except OSError:
+        return False

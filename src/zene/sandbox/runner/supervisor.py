@@ -1,29 +1,30 @@
 """The supervisor: PID 1 of a sandbox, one loop over the host's stream, pipes and ended processes.
 
 It keeps itself out of its commands' reach (not dumpable, so its memory, environment and files cannot be
-opened). Imports are few and small, `_signal` instead of `signal` too: each sandbox pays for them. When the host's stream closes it ends, and the kernel ends everything else in the sandbox.
+opened). Each sandbox pays for its imports, so they are the parts in C of `os`, `signal` and `ctypes`: the
+latter alone would take 3 ms. When the host's stream closes it ends, and the kernel ends everything else in
+the sandbox.
 """
 
 from __future__ import annotations
 
+import _ctypes
 import _signal  # type: ignore[import-not-found]  # it has no stubs
-import ctypes
-import os
+import posix
 import select
-import struct
 import time
 
 from zene.sandbox.runner import frames
 from zene.sandbox.runner.frames import Wire
 from zene.sandbox.runner.input import Input
 from zene.sandbox.runner.output import Account, Memory, Outputs, Stream
-from zene.sandbox.runner.processes import Sessions, Spawner, now_in_ticks
+from zene.sandbox.runner.processes import Sessions, Spawner, is_folder, now_in_ticks
 
 LINGER_SECONDS = 0.15  # of the 200 ms the contract allows after the main process has ended
 
 _REMEMBERED = 64
 _MANY_FDS = 1 << 20
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 4, 38, 22, 2
+_PR_SET_DUMPABLE = 4
 
 
 class Call:
@@ -69,7 +70,6 @@ class Supervisor:
         self._wake_fd = self._watch_children()
         self._epoll.register(wire.source, select.EPOLLIN)
         self._handlers = {
-            frames.INIT: _protect,
             frames.START: self._start,
             frames.STDIN: self._feed,
             frames.KILL: self._cancel,
@@ -78,9 +78,9 @@ class Supervisor:
         }
 
     def _watch_children(self) -> int:
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        os.set_blocking(writer, False)
+        reader, writer = posix.pipe()
+        posix.set_blocking(reader, False)
+        posix.set_blocking(writer, False)
         _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.signal(
@@ -141,17 +141,17 @@ class Supervisor:
         call = self._calls[channel] = Call(channel, timeout_ms, limit)
         if call_id:
             call.account.memory = self._remember(call_id)
-        pipes = [(frames.STDOUT, *os.pipe())]
+        pipes = [(frames.STDOUT, *posix.pipe())]
         if flags & frames.SPLIT:
-            pipes.append((frames.STDERR, *os.pipe()))
-        stdin = os.pipe() if flags & frames.HAS_STDIN else None
+            pipes.append((frames.STDERR, *posix.pipe()))
+        stdin = posix.pipe() if flags & frames.HAS_STDIN else None
         stdio = (stdin[0] if stdin else None, pipes[0][2], pipes[-1][2])
         environ = dict(_pair(entry) for entry in rest[argc : argc + envc])
         try:
-            os.chdir(cwd)
+            posix.chdir(cwd)
             call.pid = self._spawner.spawn(rest[:argc], environ, stdio)
         except OSError as err:
-            what = rest[0] if os.path.isdir(cwd) else b"a command in " + cwd  # noqa: PTH112
+            what = rest[0] if is_folder(cwd) else b"a command in " + cwd
             self._refuse(call, what, err, pipes[-1][0])
         self._adopt(call, pipes, stdin)
 
@@ -162,7 +162,7 @@ class Supervisor:
         return memory
 
     def _refuse(self, call: Call, what: bytes, err: OSError, kind: int) -> None:
-        text = b"cannot run %s: %s\n" % (what, os.strerror(err.errno or 0).encode())
+        text = b"cannot run %s: %s\n" % (what, posix.strerror(err.errno or 0).encode())
         self._outputs.emit(call.account, kind, text)
         call.code = 127 if isinstance(err, FileNotFoundError) else 126
 
@@ -170,11 +170,11 @@ class Supervisor:
         self, call: Call, pipes: list[tuple[int, int, int]], stdin: tuple[int, int] | None
     ) -> None:
         for kind, reader, writer in pipes:
-            os.close(writer)
+            posix.close(writer)
             stream = self._by_fd[reader] = self._outputs.open(call.account, kind, reader)
             call.streams.append(stream)
         if stdin:
-            os.close(stdin[0])
+            posix.close(stdin[0])
             call.input = Input(self._wire, self._epoll, call.channel, stdin[1])
             self._by_fd[stdin[1]] = call.input
         if call.code is None:
@@ -222,17 +222,17 @@ class Supervisor:
     # Ending
 
     def _reap(self) -> None:
-        os.read(self._wake_fd, 4096)
+        posix.read(self._wake_fd, 4096)
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             call = self._by_pid.pop(pid, None)
             if call is not None:
-                call.code = os.waitstatus_to_exitcode(status)
+                call.code = posix.waitstatus_to_exitcode(status)
                 call.linger_until = time.monotonic() + LINGER_SECONDS
                 self._settle(call)
 
@@ -289,21 +289,16 @@ def _pair(entry: bytes) -> tuple[bytes, bytes]:
     return name, value
 
 
-def _protect(_: int, program: bytes) -> None:
-    """Load the filter, which no command can take off again, and hide from all that runs here."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    for option, value, argument in (
-        (_PR_SET_DUMPABLE, 0, None),
-        (_PR_SET_NO_NEW_PRIVS, 1, None),
-        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header),
-    ):
-        if libc.prctl(option, ctypes.c_ulong(value), argument, None, None):
-            raise OSError(ctypes.get_errno(), f"prctl {option}")
+def _hide() -> None:
+    """From all that runs here: nothing may open this process's memory or files, or trace it."""
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+    if _ctypes.call_function(prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0)):
+        raise OSError("the runner cannot hide from its commands")
 
 
 def main() -> None:
     """Serve the host on fds 0 and 1; whatever else was left open on the way here is closed."""
-    os.closerange(3, _MANY_FDS)
-    Supervisor(Wire(0, 1)).serve()
+    posix.closerange(3, _MANY_FDS)
+    supervisor = Supervisor(Wire(0, 1))
+    _hide()
+    supervisor.serve()
