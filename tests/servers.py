@@ -27,6 +27,9 @@ RESUMED_SECONDS = (
     10.0  # on a busy machine; less than a lease lasts, so that waiting for one is found out
 )
 
+PROGRAM: tuple[str, ...] = ("-m", "zene")  # a broken build's is another
+ROOT = Path(__file__).parents[1]
+
 Ended = tuple[int, str, str]
 
 
@@ -82,12 +85,13 @@ class Zene:
             "ZENE_DATA_DIR": str(self.home / "data"),
             "ZENE_ADMIN_PASSWORD": PASSWORD,
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
             **self.variables,
         }
         errors = log.open("ab") if log else None
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "zene", *arguments,
+                sys.executable, *PROGRAM, *arguments,
                 cwd=self.home,
                 env=environ,
                 stdin=asyncio.subprocess.PIPE,

@@ -7,6 +7,7 @@ A worker extends its leases while it works, all in one unit. A lease that nobody
 from collections.abc import Mapping
 
 from zene import telemetry
+from zene.domain.tasks import Lease
 from zene.store import claims
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
@@ -17,7 +18,7 @@ log = telemetry.logger(__name__)
 class Leases:
     """Renews the leases of the running tasks, and stops those that have lost theirs."""
 
-    def __init__(self, desk: Desk, runners: Mapping[str, Runner]) -> None:
+    def __init__(self, desk: Desk, runners: Mapping[Lease, Runner]) -> None:
         self._desk = desk
         self._runners = runners
 
@@ -29,9 +30,9 @@ class Leases:
             held = await self._desk.store.write(
                 claims.extend, [r.lease for r in runners], now=now_ms(), lease_seconds=seconds
             )
-            kept = {lease.task_id for lease in held}
+            kept = set(held)
             for runner in runners:
-                if runner.lease.task_id not in kept and not runner.is_over:
+                if runner.lease not in kept and not runner.is_over:
                     log.warning("lease.lost", task=runner.lease.task_id, epoch=runner.lease.epoch)
                     runner.lose()
         return seconds / 3

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from zene import telemetry
 from zene.bus.base import live
 from zene.domain.events import Event
+from zene.domain.tasks import Lease
 from zene.store import approvals, claims, credentials, idempotency, jobs, sessions
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
@@ -19,7 +20,7 @@ log = telemetry.logger(__name__)
 class Sweep:
     """Ends expired leases and approvals, cancels what was asked to be cancelled, drops idle benches."""
 
-    def __init__(self, desk: Desk, runners: Mapping[str, Runner]) -> None:
+    def __init__(self, desk: Desk, runners: Mapping[Lease, Runner]) -> None:
         self._desk = desk
         self._runners = runners
 
@@ -48,10 +49,10 @@ class Sweep:
 
     async def _cancel(self) -> None:
         if self._runners:
-            wanted = await self._desk.store.read(claims.cancelling, list(self._runners))
-            for task_id in wanted:
-                runner = self._runners.get(task_id)
-                if runner is not None:
+            task_ids = [lease.task_id for lease in self._runners]
+            wanted = await self._desk.store.read(claims.cancelling, task_ids)
+            for lease, runner in list(self._runners.items()):
+                if lease.task_id in wanted:
                     runner.cancel()
 
     async def _publish(self, swept: Iterable[tuple[str, list[Event]]]) -> None:

@@ -7,6 +7,7 @@ costs a moment. The claim that counts is the store's.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
 
 from zene import telemetry
 from zene.bus.base import live
@@ -19,6 +20,9 @@ from zene.worker.leases import Leases
 from zene.worker.runner import Runner
 from zene.worker.sweep import Sweep
 
+if TYPE_CHECKING:
+    from zene.domain.tasks import Lease
+
 LOOK_SECONDS = 1.0  # how long a submit can stay unseen when its wake-up was lost
 PAUSE_SECONDS = 1.0  # after a failed look, before the next
 
@@ -30,7 +34,8 @@ class Worker:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._runners: dict[str, Runner] = {}
+        # A task can be claimed again before its last run here has quite ended.
+        self._runners: dict[Lease, Runner] = {}
         self._leases = Leases(desk, self._runners)
         self._sweep = Sweep(desk, self._runners)
         self._jobs = Jobs(desk)
@@ -88,7 +93,7 @@ class Worker:
         for claim in handed_out:
             await desk.bus.publish(claim.session.id, [live(event) for event in claim.events])
             runner = Runner(desk, claim)
-            self._runners[claim.task.id] = runner
+            self._runners[claim.lease] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
         return bool(handed_out)
 
@@ -97,7 +102,7 @@ class Worker:
         try:
             await runner.run()
         finally:
-            del self._runners[claim.task.id]
+            del self._runners[claim.lease]
             await self._desk.bus.wake()
 
     async def _listen(self) -> None:
