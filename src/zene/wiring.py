@@ -97,7 +97,7 @@ def open_model(settings: Settings, name: str) -> "ModelProvider":
     )
     info = pricing.model_info(model.provider, model.model or name, url=model.url or "", given=given)
     key = model.api_key.reveal() if model.api_key else ""
-    endpoint = Endpoint(base_url=model.url or "", api_key=key)
+    endpoint = Endpoint(base_url=model.url or "", api_key=key, api=model.api or "")
     provider: ModelProvider = backend("llm", model.provider)(info, endpoint)
     return Persistent(provider, uniform=random.uniform, sleep=asyncio.sleep)
 

@@ -14,7 +14,7 @@ CallStatus = Literal["succeeded", "failed", "denied", "interrupted"]
 
 
 class Block(Struct, frozen=True, kw_only=True):
-    """A provider's own form of an item; `wire` names the format (`openai.chat`, `anthropic`)."""
+    """A provider's own form of an item; `wire` names the format (`openai.chat`, `openai.responses`, `anthropic`)."""
 
     wire: str
     data: Raw

@@ -5,7 +5,6 @@ blocks go back verbatim with their signatures. Cache breakpoints mark the tools,
 last two turns, which is all that the format allows.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,13 +16,14 @@ from zene.llm.anthropic_answer import NAME, MessagesAnswer
 from zene.llm.base import Effort, ModelInfo, Request, ToolSpec
 from zene.llm.http import DEFAULT_LIMITS, Client, Endpoint, Limits
 from zene.llm.refusals import Refusal
-from zene.llm.turns import Answered, Ruled, Said, Turn, result_of, turns
+from zene.llm.turns import Answered, Ruled, Said, Turn, result_of, sendable_id, turns
 from zene.llm.wire import Bounds, HttpProvider
 
 _encode = Encoder().encode
 _decode_object = Decoder(dict[str, Raw]).decode
 _BREAKPOINT = {"type": "ephemeral"}
 _TURNS_CACHED = 2
+_LONGEST_ID = 64
 _SMALLEST_BUDGET = 1024  # of thinking tokens; less is refused
 _BUDGETS: dict[Effort, int] = {"low": 2048, "medium": 8192, "high": 24_576}
 
@@ -190,5 +190,4 @@ def _result(call: ToolCall) -> dict[str, Any]:
 
 
 def _call_id(call: ToolCall) -> str:
-    """Ids of other providers may have characters that this one refuses."""
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", call.call_id)
+    return sendable_id(call.call_id, longest=_LONGEST_ID)

@@ -31,10 +31,14 @@ _KEPT_SECONDS = 30.0  # servers close an unused connection after about a minute
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where a provider is, and the key that opens it. A server on one's own machine may need none."""
+    """Where a provider is, and the key that opens it. A server on one's own machine may need none.
+
+    `api` names one of the interfaces that a maker's servers have; where it is empty the address decides.
+    """
 
     base_url: str
     api_key: str = ""
+    api: str = ""
 
     def __repr__(self) -> str:
         return f"Endpoint(base_url={self.base_url!r})"

@@ -1,5 +1,6 @@
-"""OpenAI's chat completions, as OpenAI and every compatible server speak them: the request.
+"""Models of OpenAI and of every compatible server, and OpenAI's chat completions: the request.
 
+OpenAI's own models are reached by Responses, all others by chat completions, which every server speaks.
 What only OpenAI's own servers know (`max_completion_tokens`, `prompt_cache_key`) goes to no other, since
 some refuse a field they do not know.
 """
@@ -15,9 +16,11 @@ from zene.llm.base import ModelInfo, Request, ToolSpec
 from zene.llm.http import DEFAULT_LIMITS, Client, Endpoint, Limits
 from zene.llm.openai_answer import NAME, ChatAnswer
 from zene.llm.refusals import Refusal
-from zene.llm.turns import Answered, Ruled, Said, result_of, turns
+from zene.llm.responses import Responses
+from zene.llm.turns import Answered, Ruled, Said, result_of, sendable_id, turns
 from zene.llm.wire import Bounds, HttpProvider
 
+_LONGEST_ID = 40  # at OpenAI
 _encode = Encoder().encode
 _decode_field = Decoder(str).decode
 
@@ -25,11 +28,13 @@ _decode_field = Decoder(str).decode
 def open_provider(
     info: ModelInfo, endpoint: Endpoint, limits: Limits = DEFAULT_LIMITS
 ) -> HttpProvider:
-    """The model at any server that speaks chat completions."""
+    """The model at any server that speaks one of OpenAI's interfaces, `responses` or `chat`."""
     host = urlsplit(endpoint.base_url).hostname or ""
-    is_openai = host == "api.openai.com" or host.endswith(".openai.azure.com")
-    client = Client(endpoint.base_url, limits)
-    return HttpProvider(ChatCompletions(is_openai=is_openai), info, endpoint, client)
+    is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
+    api = endpoint.api or ("responses" if is_openai else "chat")
+    has_its_names = is_openai or host.endswith(".openai.azure.com")
+    wire = Responses() if api == "responses" else ChatCompletions(is_openai=has_its_names)
+    return HttpProvider(wire, info, endpoint, Client(endpoint.base_url, limits))
 
 
 class ChatCompletions:
@@ -55,7 +60,7 @@ class ChatCompletions:
                 **({"tools": [_tool(tool) for tool in request.tools]} if request.tools else {}),
                 **({"reasoning_effort": request.effort} if request.effort else {}),
                 **self._named_by_openai(request),
-                "messages": _messages(request.items),
+                "messages": _messages(request.items, is_openai=self._is_openai),
             }
         )
 
@@ -68,8 +73,7 @@ class ChatCompletions:
         if "reasoning_effort" in refusal.words and request.tools and request.effort != "none":
             return (
                 f"{request.model} takes tools through chat completions only without reasoning: "
-                "set the effort to none, or choose another model; OpenAI's Responses interface "
-                "comes with a later release of Zene"
+                "reach it by Responses (api = 'responses'), or set the effort to none"
             )
         return ""
 
@@ -87,7 +91,7 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": spoken}
 
 
-def _messages(items: Sequence[Item]) -> list[dict[str, Any]]:
+def _messages(items: Sequence[Item], *, is_openai: bool) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     for turn in turns(items):
         match turn:
@@ -96,29 +100,39 @@ def _messages(items: Sequence[Item]) -> list[dict[str, Any]]:
             case Said(text):
                 messages.append({"role": "user", "content": text})
             case Answered():
-                messages.append(_assistant(turn))
-                messages += [
-                    {"role": "tool", "tool_call_id": call.call_id, "content": result_of(call)}
-                    for call in turn.calls
-                ]
+                messages.append(_assistant(turn, is_openai=is_openai))
+                messages += [_result(call, is_openai=is_openai) for call in turn.calls]
     return messages
 
 
-def _assistant(turn: Answered) -> dict[str, Any]:
-    """The reasoning goes back under the name it came with: some servers refuse tool results without it."""
+def _assistant(turn: Answered, *, is_openai: bool) -> dict[str, Any]:
+    """The reasoning goes back under the name it came with: some servers refuse tool results without it.
+
+    OpenAI's own tell none on this interface, and know no such name.
+    """
     text = "".join(part.text for part in turn.parts if isinstance(part, Message))
     message: dict[str, Any] = {"role": "assistant", "content": text or None}
-    for part in turn.parts:
+    for part in () if is_openai else turn.parts:
         if isinstance(part, Reasoning) and part.block is not None and part.block.wire == NAME:
             field = _decode_field(part.block.data)
             message[field] = message.get(field, "") + part.text
     if turn.calls:
-        message["tool_calls"] = [_call(call) for call in turn.calls]
+        message["tool_calls"] = [_call(call, is_openai=is_openai) for call in turn.calls]
     elif not text:
         message["content"] = ""
     return message
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _call(call: ToolCall, *, is_openai: bool) -> dict[str, Any]:
     spoken = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.call_id, "type": "function", "function": spoken}
+    return {"id": _call_id(call, is_openai=is_openai), "type": "function", "function": spoken}
+
+
+def _result(call: ToolCall, *, is_openai: bool) -> dict[str, Any]:
+    call_id = _call_id(call, is_openai=is_openai)
+    return {"role": "tool", "tool_call_id": call_id, "content": result_of(call)}
+
+
+def _call_id(call: ToolCall, *, is_openai: bool) -> str:
+    """Other servers get their ids back as they are: some keep in them what they must know again."""
+    return sendable_id(call.call_id, longest=_LONGEST_ID) if is_openai else call.call_id

@@ -21,7 +21,7 @@ _TOO_LONG = re.compile(
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credits_exhausted"})
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
-# Error types that a provider sends inside a stream whose status was 200.
+# Error types and codes that a provider sends inside a stream whose status was 200; any other counts as its fault.
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -35,6 +35,13 @@ _STATUS_OF_TYPE = {
     "server_error": 500,
     "timeout_error": 504,
     "overloaded_error": 529,
+    "context_length_exceeded": 400,
+    "invalid_prompt": 400,
+    "bio_policy": 400,
+    "misalignment_policy_violation": 400,
+    "data_residency_mismatch": 400,
+    "model_not_found": 404,
+    "insufficient_quota": 429,
 }
 
 

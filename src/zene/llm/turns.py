@@ -4,7 +4,9 @@ Items that share task and step came in one answer; the results of its calls foll
 format calls them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from itertools import groupby
 
 from msgspec import Struct
@@ -20,6 +22,9 @@ from zene.domain.messages import (
 )
 
 Spoken = Message | Reasoning | ToolCall
+_SENDABLE = re.compile(r"[a-zA-Z0-9_-]+")
+_UNSENDABLE = re.compile(r"[^a-zA-Z0-9_-]")
+_DIGEST = 16  # characters
 
 
 class Answered(Struct, frozen=True):
@@ -75,6 +80,16 @@ def compacted(compaction: Compaction) -> str:
 def result_of(call: ToolCall) -> str:
     """What the model is told of a call; every call of a request has a result."""
     return call.result.output if call.result else ""
+
+
+def sendable_id(call_id: str, *, longest: int) -> str:
+    """The id of a call as a provider takes it that another one may have made: up to `longest` letters, digits,
+    `_` and `-`. An id that fits stays as it is, one that does not becomes the same one each time, and no two the same.
+    """
+    if len(call_id) <= longest and _SENDABLE.fullmatch(call_id):
+        return call_id
+    kept = _UNSENDABLE.sub("_", call_id)[: longest - _DIGEST - 1]
+    return f"{kept}_{sha256(call_id.encode(errors='surrogatepass')).hexdigest()[:_DIGEST]}"
 
 
 def _answer(item: Item) -> tuple[str, int] | None:

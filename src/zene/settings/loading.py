@@ -70,7 +70,7 @@ def _from_file(named: Path | None, home: Path, environ: Mapping[str, str]) -> di
         for name, value in table.items()
     }
     if "models" in values:
-        values["models"] = {n: _with_key(n, m, environ) for n, m in values["models"].items()}
+        values["models"] = {n: _model(n, m, environ) for n, m in values["models"].items()}
     return values
 
 
@@ -85,8 +85,10 @@ def _check_names(table: Mapping[str, Any], path: Path) -> None:
                 raise _unknown(key, Model.__struct_fields__, f"[models.{name}] of {path}")
 
 
-def _with_key(name: str, model: Model, environ: Mapping[str, str]) -> Model:
+def _model(name: str, model: Model, environ: Mapping[str, str]) -> Model:
     """The model with its key taken from the variable that it names."""
+    if model.api is not None and model.provider != "openai":
+        raise SetupError(f"[models.{name}] has an api, which only provider = 'openai' has.")
     if model.api_key_env is None:
         return model
     if not (key := environ.get(model.api_key_env)):

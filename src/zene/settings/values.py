@@ -59,6 +59,12 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key_env: Annotated[
         str | None, Meta(description="The variable that holds its key, instead of `api_key`.")
     ] = None
+    api: Annotated[
+        Literal["responses", "chat"] | None,
+        Meta(
+            description="The interface of an `openai` endpoint: `responses`, or `chat` for chat completions; by default `openai_api` or, where it has a `url` of its own, `responses` at OpenAI and `chat` elsewhere."
+        ),
+    ] = None
     window: Annotated[
         Annotated[int, Meta(ge=1024)] | None,
         Meta(description="Its context window in tokens; by default from the price list."),
@@ -166,6 +172,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     openai_base_url: Annotated[
         str, Meta(description="The endpoint of `openai:` models; any compatible one.")
     ] = "https://api.openai.com/v1"
+    openai_api: Annotated[
+        Literal["responses", "chat"] | None,
+        Meta(
+            description="The interface of that endpoint: `responses`, or `chat` for chat completions; by default `responses` at OpenAI and `chat` elsewhere."
+        ),
+    ] = None
     anthropic_api_key: Annotated[
         Secret | None, Meta(description="The key for `anthropic:` models.")
     ] = None
@@ -248,9 +260,11 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "of a [models.NAME] table."
             )
         url, key = self._endpoint(chosen.provider)
+        usual_api = None if chosen.provider != "openai" or chosen.url else self.openai_api
         return msgspec.structs.replace(
             chosen,
             model=chosen.model or name,
+            api=chosen.api or usual_api,
             url=chosen.url or url,
             api_key=chosen.api_key or key,
             max_output_tokens=chosen.max_output_tokens or self.max_output_tokens,
