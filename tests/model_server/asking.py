@@ -22,11 +22,15 @@ from zene.llm.base import CallStarted, Delta, Done, ModelInfo, Output, PartDone,
 from zene.llm.base import ToolSpec as Tool
 from zene.llm.http import Endpoint, Limits
 
-WireName = Literal["openai.chat", "anthropic"]
-WIRES: tuple[WireName, ...] = ("openai.chat", "anthropic")
+WireName = Literal["openai.chat", "openai.responses", "anthropic"]
+WIRES: tuple[WireName, ...] = ("openai.chat", "openai.responses", "anthropic")
 KEY = "sk-the-key-of-the-tests"
 # A model of each maker that takes tools and, where it thinks, is asked to.
-MODELS: dict[WireName, str] = {"openai.chat": "gpt-4.1", "anthropic": "claude-opus-4-7"}
+MODELS: dict[WireName, str] = {
+    "openai.chat": "gpt-4.1",
+    "openai.responses": "gpt-5.4",
+    "anthropic": "claude-opus-4-7",
+}
 SHELL = Tool(
     name="shell",
     description="Run a command",
@@ -76,10 +80,12 @@ def provider_at(
     url: str, wire: WireName, *, model: str = "", key: str = KEY, limits: Limits | None = None
 ) -> Provider:
     """A provider of the wire format for a server at `url`."""
-    base = f"{url}/v1" if wire == "openai.chat" else url
-    opened = openai.open_provider if wire == "openai.chat" else anthropic.open_provider
     info = ModelInfo(name=model or MODELS[wire], window=128_000)
-    return opened(info, Endpoint(base_url=base, api_key=key), limits or Limits())
+    if wire == "anthropic":
+        endpoint = Endpoint(base_url=url, api_key=key)
+        return anthropic.open_provider(info, endpoint, limits or Limits())
+    endpoint = Endpoint(base_url=f"{url}/v1", api_key=key, api=wire.removeprefix("openai."))
+    return openai.open_provider(info, endpoint, limits or Limits())
 
 
 def provider_for(server: ModelServer, wire: WireName, **options: Any) -> Provider:

@@ -1,4 +1,4 @@
-"""What both wire formats of the model server share."""
+"""What all wire formats of the model server share."""
 
 import json
 from collections.abc import Iterator

@@ -14,13 +14,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from tests.model_server import anthropic_format, openai_format
+from tests.model_server import anthropic_format, openai_format, responses_format
 from tests.model_server.formats import Refused
 from tests.model_server.playing import Connection, Reply
 from tests.model_server.scripts import Answer, Fault, Script
 
 _FORMATS: Mapping[str, ModuleType] = {
     "/v1/chat/completions": openai_format,
+    "/v1/responses": responses_format,
     "/v1/messages": anthropic_format,
 }
 
