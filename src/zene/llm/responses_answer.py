@@ -204,9 +204,9 @@ class ResponsesAnswer:
         if not isinstance(event, OfResponse):
             return
         response = event.response
-        if self._id and response.id != self._id:
+        if self._id and response.id not in (None, self._id):
             raise bad_response("mixed another answer into this one")
-        self._id = response.id or "unnamed"
+        self._id = response.id or self._id
         if isinstance(event, Failed):
             raise refused_in_stream(response.error or {})
         if isinstance(event, Completed | Incomplete):
