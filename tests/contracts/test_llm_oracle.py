@@ -1,7 +1,7 @@
 """The official clients as the oracle: the same bytes mean the same to Zene, however they are cut."""
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,13 @@ import anthropic
 import openai
 import pytest
 from msgspec import Struct
+from openai.types.responses import (
+    ResponseCompletedEvent,
+    ResponseFunctionToolCall,
+    ResponseIncompleteEvent,
+    ResponseOutputMessage,
+    ResponseReasoningItem,
+)
 
 from tests.model_server import Answer, Fault, ModelServer, Part, Script
 from tests.model_server.asking import WireName, asked, hear, prompt, provider_for
@@ -16,7 +23,9 @@ from zene.domain.messages import Content, Message, Reasoning, ToolCall
 from zene.llm.anthropic_answer import MessagesAnswer
 from zene.llm.base import Done, Output, PartDone
 from zene.llm.openai_answer import ChatAnswer
+from zene.llm.responses_answer import ResponsesAnswer
 from zene.llm.sse import EventParser
+from zene.llm.wire import Answer as Reader
 from zene.llm.wire import Bounds
 
 if TYPE_CHECKING:
@@ -39,7 +48,8 @@ class Meaning(Struct, frozen=True, kw_only=True):
 
 
 def wire_of(name: str) -> WireName:
-    return "anthropic" if name.startswith("anthropic") else "openai.chat"
+    wires: dict[str, WireName] = {"anthropic": "anthropic", "responses": "openai.responses"}
+    return wires.get(name.partition("-")[0], "openai.chat")
 
 
 def meaning_of(outputs: Sequence[Output]) -> Meaning:
@@ -73,7 +83,7 @@ def meaning_of(outputs: Sequence[Output]) -> Meaning:
 
 def _sealed(contents: Iterable[Content]) -> list[Any]:
     blocks = [part.block for part in contents if isinstance(part, Reasoning)]
-    return [json.loads(bytes(each.data)) for each in blocks if each and each.wire == "anthropic"]
+    return [json.loads(bytes(each.data)) for each in blocks if each and each.wire != "openai.chat"]
 
 
 async def openai_says(url: str) -> Meaning:
@@ -107,6 +117,43 @@ async def openai_says(url: str) -> Meaning:
         ),
         stop=stops[choice.finish_reason],
         tokens=(usage.prompt_tokens, cached or 0, usage.completion_tokens, thought or 0),
+        answer_id=answer.id,
+    )
+
+
+async def openai_says_of_responses(url: str) -> Meaning:
+    """What OpenAI's own client understood of Responses."""
+    async with (
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="sk", max_retries=0) as client,
+        client.responses.stream(
+            model="m", input=[{"role": "user", "content": "Hi"}], store=False
+        ) as stream,
+    ):
+        ends = (ResponseCompletedEvent, ResponseIncompleteEvent)
+        answer = [event.response async for event in stream if isinstance(event, ends)][-1]
+    usage = answer.usage
+    assert usage is not None
+    thoughts = [item for item in answer.output if isinstance(item, ResponseReasoningItem)]
+    messages = [item for item in answer.output if isinstance(item, ResponseOutputMessage)]
+    calls = [item for item in answer.output if isinstance(item, ResponseFunctionToolCall)]
+    parts = [part for item in messages for part in item.content]
+    declines = any(part.type == "refusal" for part in parts)
+    stops = {None: "tool_calls" if calls else "end", "max_output_tokens": "length"}
+    reason = answer.incomplete_details.reason if answer.incomplete_details else None
+    return Meaning(
+        text="".join(part.refusal if part.type == "refusal" else part.text for part in parts),
+        reasoning=tuple(
+            "\n\n".join(part.text for part in item.summary) for item in thoughts if item.summary
+        ),
+        sealed=tuple(item.to_dict() for item in thoughts),
+        calls=tuple((item.call_id, item.name, json.loads(item.arguments)) for item in calls),
+        stop="refusal" if declines else stops.get(reason, "refusal"),
+        tokens=(
+            usage.input_tokens,
+            usage.input_tokens_details.cached_tokens,
+            usage.output_tokens,
+            usage.output_tokens_details.reasoning_tokens,
+        ),
         answer_id=answer.id,
     )
 
@@ -149,6 +196,18 @@ async def anthropic_says(url: str) -> Meaning:
     )
 
 
+ORACLES = {
+    "openai.chat": openai_says,
+    "openai.responses": openai_says_of_responses,
+    "anthropic": anthropic_says,
+}
+READERS: dict[WireName, Callable[[Bounds], Reader]] = {
+    "openai.chat": ChatAnswer,
+    "openai.responses": ResponsesAnswer,
+    "anthropic": MessagesAnswer,
+}
+
+
 @pytest.fixture(params=NAMES)
 async def stream(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ModelServer]]:
     """A kept stream, and a server that answers with it."""
@@ -168,8 +227,7 @@ async def test_a_stream_means_to_zene_what_it_means_to_the_official_client(
     heard = await hear(provider, asked(provider, prompt()))
     await provider.close()
     assert heard.error is None
-    oracle = anthropic_says if wire == "anthropic" else openai_says
-    assert meaning_of(heard.outputs) == await oracle(server.url)
+    assert meaning_of(heard.outputs) == await ORACLES[wire](server.url)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,8 +241,7 @@ def test_a_stream_means_the_same_cut_at_every_byte(name: str) -> None:
 
 
 def _read(name: str, chunks: Iterable[bytes]) -> list[Output]:
-    bounds = Bounds(16_384)
-    answer = MessagesAnswer(bounds) if wire_of(name) == "anthropic" else ChatAnswer(bounds)
+    answer = READERS[wire_of(name)](Bounds(16_384))
     parser = EventParser()
     outputs: list[Output] = []
     for chunk in chunks:
