@@ -63,7 +63,7 @@ async def test_openais_reasoning_models_refuse_tools_with_the_cure(
     assert heard.error is not None
     assert heard.error.code == "model_rejected"
     assert "set the effort to none" in heard.error.message
-    assert "Responses" in heard.error.message
+    assert "Responses (api = 'responses')" in heard.error.message
 
 
 @pytest.mark.parametrize("model", ["gpt-5.4", "gpt-5.6-terra", "gpt-4.1"])

@@ -86,6 +86,9 @@ def test_a_variable_that_does_not_fit_is_named(environ: dict[str, str], told: st
         ("[models.mine]\nwindow = 4096", "missing required field `provider`"),
         ("models = 3", "models in"),
         ('[models.mine]\nprovider = "openai"\napi_key_env = "MINE"', "MINE, which is not set"),
+        ('[models.mine]\nprovider = "openai"\napi = "completions"', "Invalid enum value"),
+        ('[models.mine]\nprovider = "anthropic"\napi = "chat"', "only provider = 'openai'"),
+        ('openai_api = "messages"', "Invalid enum value"),
     ],
 )
 def test_a_file_that_does_not_fit_is_explained(tmp_path: Path, text: str, told: str) -> None:
@@ -119,6 +122,31 @@ def test_a_model_of_the_file_takes_its_key_from_its_variable(tmp_path: Path) -> 
     )
     assert (other.model, other.api_key) == ("other", Secret("everybody's"))
     assert sorted(settings.secrets()) == ["everybody's", "mine alone"]
+
+
+def test_a_model_says_which_interface_its_endpoint_has(tmp_path: Path) -> None:
+    environ = written(
+        tmp_path,
+        """
+        openai_api = "responses"
+        [models.usual]
+        provider = "openai"
+        [models.plain]
+        provider = "openai"
+        api = "chat"
+        [models.elsewhere]
+        provider = "openai"
+        url = "http://127.0.0.1:8000/v1"
+        [models.other]
+        provider = "anthropic"
+        """,
+    )
+    settings = load(environ)
+    names = ("openai:x", "usual", "plain", "elsewhere", "other", "demo:")
+    apis = ("responses", "responses", "chat", None, None, None)
+    assert tuple(settings.named(name).api for name in names) == apis
+    assert Settings().named("openai:x").api is None
+    assert load({"ZENE_OPENAI_API": "chat"}).named("openai:x").api == "chat"
 
 
 def test_another_file_may_say_where_the_data_is(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     provider: Annotated[
         Literal["openai", "anthropic", "demo"],
-        Meta(description="The wire format its endpoint speaks."),
+        Meta(description="The maker whose interface its endpoint speaks."),
     ]
     model: Annotated[
         str | None, Meta(description="The name its endpoint knows it by; by default NAME.")
