@@ -24,25 +24,28 @@ from zene.domain.events import CALL_KINDS
 
 RECORDED = Path("tests/data/trajectories/marshmallow-1867.json").resolve()
 RUN: dict[str, Any] = json.loads(RECORDED.read_text())
+PATHS = {
+    "openai.chat": "/v1/chat/completions",
+    "openai.responses": "/v1/responses",
+    "anthropic": "/v1/messages",
+}
 FIXED = "Run the field's own tests."
 OWN_TESTS = (
     "PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=src:{requirements} python3 -m pytest -q -p no:cacheprovider"
     " tests/test_serialization.py tests/test_fields.py"
 )
-NAMES = {
-    "openai.chat": f"openai:{MODELS['openai.chat']}",
-    "anthropic": f"anthropic:{MODELS['anthropic']}",
-}
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[ModelServer]:
+async def model(wire: WireName) -> AsyncIterator[ModelServer]:
+    """By Responses the model reasons before each call, and what it thought has to come back."""
     command = OWN_TESTS.format(requirements=requirements())
     tested = [
         Answer(calls=[Call(name="shell", arguments={"command": command})]),
         Answer(text="Ok."),
     ]
-    script = Script(answers=play_trajectory(RECORDED).answers, answers_to={FIXED: tested})
+    run = play_trajectory(RECORDED, reasoning=wire == "openai.responses")
+    script = Script(answers=run.answers, answers_to={FIXED: tested})
     async with ModelServer({"*": script}) as server:
         yield server
 
@@ -56,7 +59,10 @@ def wire() -> WireName:
 @pytest.fixture
 async def zene(tmp_path: Path, model: ModelServer, wire: WireName) -> AsyncIterator[Zene]:
     """Signed in to a running server whose sandboxes see what the project's tests import."""
-    variables = served_by(model, NAMES[wire], ZENE_SANDBOX_READ_ONLY_PATHS=str(requirements()))
+    maker, _, api = wire.partition(".")
+    settings = {"ZENE_OPENAI_API": api} if api else {}
+    settings["ZENE_SANDBOX_READ_ONLY_PATHS"] = str(requirements())
+    variables = served_by(model, f"{maker}:{MODELS[wire]}", **settings)
     async with Zene(tmp_path, variables, a_free_port()) as person:
         await person.up()
         await person.login()
@@ -95,12 +101,15 @@ def check_diff(diff: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_the_recorded_run_is_replayed_step_by_step(zene: Zene, tmp_path: Path) -> None:
+async def test_the_recorded_run_is_replayed_step_by_step(
+    zene: Zene, model: ModelServer, wire: WireName, tmp_path: Path
+) -> None:
     session, diff = await replayed(zene, make_project(tmp_path))
     log = Log(await zene.client(), session)
     await log.check()
     check_calls(log.calls())
     check_diff(diff)
+    assert {request.path for request in model.requests} == {PATHS[wire]}
     code, _, err = await zene("run", FIXED, "--session", session)
     assert code == 0, err
     await log.check()
