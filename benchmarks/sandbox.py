@@ -35,6 +35,11 @@ def own_processes() -> set[int]:
     return {os.getpid(), *(int(pid) for pid in children)}
 
 
+def inside_of(groups: Cgroups, label: str) -> set[int]:
+    """The processes of the sandbox of that label."""
+    return {pid for group in groups.find(label) for pid in group.processes()}
+
+
 def row(name: str, wall: list[float], cpu: list[float] | None = None) -> None:
     """Print one line of the table."""
     wall.sort()
@@ -51,7 +56,7 @@ async def starts(provider: BubblewrapProvider, groups: Cgroups, count: int) -> N
         sandbox = await provider.open(Spec(label=f"start-{number}", folders=()))
         await true(sandbox)
         opened.append((time.perf_counter() - began) * 1000)
-        inside = groups.group(f"start-{number}").processes()
+        inside = inside_of(groups, f"start-{number}")
         cpu.append(cpu_ms(own_processes()) - before + cpu_ms(inside))
         began = time.perf_counter()
         await sandbox.close()
@@ -64,7 +69,7 @@ async def commands(provider: BubblewrapProvider, groups: Cgroups, count: int) ->
     """Run one command after the other in one sandbox."""
     sandbox = await provider.open(Spec(label="commands", folders=()))
     await true(sandbox)
-    involved = own_processes() | groups.group("commands").processes()
+    involved = own_processes() | inside_of(groups, "commands")
     before, took = cpu_ms(involved), []
     for _ in range(count):
         began = time.perf_counter()

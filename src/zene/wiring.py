@@ -189,7 +189,9 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
 
 def _sandboxes(settings: Settings, installation: str) -> "SandboxProvider":
     provider: SandboxProvider = backend("sandbox", settings.sandbox)(
-        installation=installation, data_dir=prepared(settings.data_dir)
+        installation=installation,
+        data_dir=prepared(settings.data_dir),
+        spares=settings.warm_sandboxes,
     )
     return provider
 

@@ -137,6 +137,10 @@ class Provider(Protocol):
         """Make ready, once, and remove what dead predecessors left. Raises SetupError with the cure."""
         ...
 
+    def expect(self, spec: Spec) -> None:
+        """Specs like this one, but for the label, will be asked for: some may be kept ready, to open faster."""
+        ...
+
     async def open(self, spec: Spec) -> Sandbox:
         """Start one. Raises SandboxUnavailable. Whatever still runs under `spec.label` is killed first."""
         ...

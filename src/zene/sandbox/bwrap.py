@@ -11,12 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from zene import telemetry
 from zene.domain.errors import SandboxError, SandboxUnavailable, SetupError
 from zene.sandbox import confine, privileged
 from zene.sandbox.base import Capabilities, Command, Limits, Spec
 from zene.sandbox.cgroups import Cgroups, Group, find_cgroups
 from zene.sandbox.launch import Launcher
-from zene.sandbox.machine import Host, Machine, kill_group, start_machine
+from zene.sandbox.machine import Empty, Host, Machine, furnish, kill_group, start_empty
+from zene.sandbox.spares import Spares
 
 _ALWAYS = frozenset({"open_files", "network", "seccomp"})
 _CAPPED = frozenset({"cpu", "memory", "pids"})
@@ -30,17 +32,21 @@ _CURE = (
     "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
+log = telemetry.logger(__name__)
+
 
 class BubblewrapProvider:
     """Starts sandboxes with bubblewrap. One for each installation and process."""
 
-    def __init__(self, *, installation: str, data_dir: Path) -> None:
+    def __init__(self, *, installation: str, data_dir: Path, spares: int = 1) -> None:
         self._installation = installation
-        self._folder = SHOWN if os.geteuid() == 0 else data_dir / "sandbox"
+        self._is_root = os.geteuid() == 0
+        self._folder = SHOWN if self._is_root else data_dir / "sandbox"
         self._cgroups: Cgroups | str = "not started"
         self._images: str | None = "not started"
         self._host: Host | None = None
         self._running: dict[str, Machine] = {}
+        self.spares = Spares(self._start_empty, spares)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -50,7 +56,7 @@ class BubblewrapProvider:
             missing |= dict.fromkeys(_CAPPED, self._cgroups)
         if self._images is not None:
             missing |= dict.fromkeys(_ON_DISK, self._images)
-        if os.geteuid() != 0:
+        if not self._is_root:
             missing["users"] = "all sandboxes run as the user who started Zene; start it as root"
         known = _ALWAYS | _CAPPED | _ON_DISK | {"users"}
         return Capabilities(commands=True, enforced=known - missing.keys(), missing=missing)
@@ -66,19 +72,25 @@ class BubblewrapProvider:
         self._host = Host(
             launcher=Launcher(),
             folder=self._folder,
-            is_root=os.geteuid() == 0,
+            is_root=self._is_root,
             caps_disk=self._images is None,
         )
         if isinstance(self._cgroups, Cgroups):
             await asyncio.to_thread(self._cgroups.remove_empty)
         await self._try_one()
 
+    def expect(self, spec: Spec) -> None:
+        """Keep some ready. An ordinary user's show their folders from their start: there it does nothing."""
+        if self._is_root:
+            self.spares.expect(spec)
+
     async def open(self, spec: Spec) -> Machine:
-        """Start a sandbox for the label, after killing what still runs under it."""
+        """Start a sandbox for the label, or take a spare one, after killing what still runs under it."""
         await self.kill(spec.label)
         host = await self._ready_host()
-        group = await self._group(spec)
-        sandbox = await start_machine(host, spec, group)
+        sandbox = await self._from_spare(host, spec)
+        if sandbox is None:
+            sandbox = await furnish(host, await self._start_empty(spec), spec)
         self._running = {label: one for label, one in self._running.items() if not one.is_lost}
         self._running[spec.label] = sandbox
         return sandbox
@@ -89,10 +101,12 @@ class BubblewrapProvider:
         if known is not None:
             await known.close()
         if isinstance(self._cgroups, Cgroups):
-            await kill_group(self._cgroups.group(label))
+            for group in self._cgroups.find(label):
+                await kill_group(group)
 
     async def close(self) -> None:
         """Close all sandboxes, then the launcher."""
+        await self.spares.close()
         for label in list(self._running):
             await self.kill(label)
         if self._host is not None:
@@ -110,10 +124,25 @@ class BubblewrapProvider:
             self._host = msgspec.structs.replace(self._host, launcher=Launcher())
         return self._host
 
-    async def _group(self, spec: Spec) -> Group | None:
+    async def _from_spare(self, host: Host, spec: Spec) -> Machine | None:
+        """None where there is no spare one, or it ends just now."""
+        empty = await self.spares.take(spec)
+        if empty is None:
+            return None
+        try:
+            return await furnish(host, empty, spec)
+        except SandboxUnavailable as err:
+            log.warning("sandbox.spare_failed", error=err.message)
+            return None
+
+    async def _start_empty(self, spec: Spec) -> Empty:
+        host = await self._ready_host()
+        return await start_empty(host, spec, await self._group(spec.limits))
+
+    async def _group(self, limits: Limits) -> Group | None:
         if isinstance(self._cgroups, str):
             return None
-        return await asyncio.to_thread(self._cgroups.create, spec.label, spec.limits)
+        return await asyncio.to_thread(self._cgroups.create, limits)
 
     async def _try_one(self) -> None:
         label = f"probe-{os.getpid()}"

@@ -8,11 +8,13 @@ others with it.
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -213,11 +215,71 @@ async def _feed(call: Call, stdin: AsyncIterable[bytes]) -> None:
         raise
 
 
-async def start_machine(host: Host, spec: Spec, group: Group | None) -> Machine:
+@dataclass
+class Empty:
+    """A sandbox that shows no folder yet: of the shape of a spec, but nobody's."""
+
+    held: Held
+    stream: socket.socket
+    pid: int  # of PID 1
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended by itself."""
+        if self.held.outer is None:
+            return True
+        poll = select.poll()
+        poll.register(self.held.outer, select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def close(self) -> None:
+        """End it."""
+        self.stream.close()
+        await self.held.end()
+
+
+async def start_empty(host: Host, spec: Spec, group: Group | None) -> Empty:
     """Start a sandbox in a group that is its own. Raises SandboxUnavailable, and leaves nothing behind."""
     held = Held(group, take_slot() if host.is_root else None)
+    async with _or_ended(held):
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before anything can be sent
+            with theirs:
+                await _launch(host, spec, held, theirs)
+            ours.settimeout(0)
+            pid = await _hello(ours, held.slot)
+            held.inner = os.pidfd_open(pid)
+        except BaseException:
+            ours.close()
+            raise
+    return Empty(held, ours, pid)
+
+
+async def furnish(host: Host, empty: Empty, spec: Spec) -> Machine:
+    """Make it the sandbox of `spec`. Raises SandboxUnavailable, and leaves nothing behind."""
+    held = empty.held
+    async with _or_ended(held):
+        try:
+            if held.group is not None:
+                held.group.give(spec.label)
+                held.oom_count = held.group.open_oom_count()
+            if host.is_root:
+                await _show_folders(host.launcher, spec, empty.pid)
+            machine = Machine(held)
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: machine.client, sock=empty.stream)
+        except BaseException:
+            empty.stream.close()
+            raise
+    return machine
+
+
+@asynccontextmanager
+async def _or_ended(held: Held) -> AsyncGenerator[None, None]:
+    """Whatever goes wrong in the block ends the sandbox, and says what it had to say."""
     try:
-        return await _start(host, spec, held)
+        yield
     except (OSError, TimeoutError, SandboxError) as err:
         held.kill()
         reason = held.complaint() or str(err) or "it did not start in time"
@@ -226,28 +288,6 @@ async def start_machine(host: Host, spec: Spec, group: Group | None) -> Machine:
     except asyncio.CancelledError:
         await held.end()
         raise
-
-
-async def _start(host: Host, spec: Spec, held: Held) -> Machine:
-    ours, theirs = socket.socketpair()
-    try:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before anything can be sent
-        with theirs:
-            await _launch(host, spec, held, theirs)
-        ours.settimeout(0)
-        pid = await _hello(ours, held.slot)
-        held.inner = os.pidfd_open(pid)
-        if held.group is not None:
-            held.oom_count = held.group.open_oom_count()
-        if host.is_root:
-            await _furnish(host.launcher, spec, pid)
-        machine = Machine(held)
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: machine.client, sock=ours)
-    except BaseException:
-        ours.close()
-        raise
-    return machine
 
 
 async def _launch(host: Host, spec: Spec, held: Held, stream: socket.socket) -> None:
@@ -284,7 +324,7 @@ async def _hello(stream: socket.socket, slot: Slot | None) -> int:
     return pid
 
 
-async def _furnish(launcher: Launcher, spec: Spec, pid: int) -> None:
+async def _show_folders(launcher: Launcher, spec: Spec, pid: int) -> None:
     """Map the folders to the sandbox's host user, by its own user namespace, and move them in."""
     with contextlib.ExitStack() as held:
 

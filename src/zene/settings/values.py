@@ -141,6 +141,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     sandbox_pids: Annotated[
         int, Meta(ge=16, description="Processes and threads that one sandbox may have.")
     ] = 512
+    warm_sandboxes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="Sandboxes kept started for the sessions that need one next, some 10 MB each; as root only.",
+        ),
+    ] = 1
     sandbox_read_only_paths: Annotated[
         tuple[str, ...],
         Meta(

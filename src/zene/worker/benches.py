@@ -15,9 +15,19 @@ from msgspec import Struct
 
 from zene.domain.errors import SandboxGone
 from zene.domain.sessions import Session
-from zene.sandbox.base import Command, Exit, Limits, Outcome, Output, Provider, Sandbox, Spec
+from zene.sandbox.base import (
+    Command,
+    Exit,
+    Folder,
+    Limits,
+    Outcome,
+    Output,
+    Provider,
+    Sandbox,
+    Spec,
+)
 from zene.tools.base import Entry
-from zene.workspaces.workspaces import Workspace, Workspaces
+from zene.workspaces.workspaces import SHOWN, Workspace, Workspaces
 
 
 class Bench:
@@ -98,14 +108,8 @@ class Bench:
         async with self._starting:
             if self._sandbox is None:
                 workspace = await self._open()
-                self._sandbox = await self._host.sandboxes.open(
-                    Spec(
-                        label=self._session.id,
-                        folders=workspace.folders,
-                        limits=self._host.limits,
-                        read_only_paths=self._host.read_only_paths,
-                    )
-                )
+                spec = self._host.spec(self._session.id, workspace.folders)
+                self._sandbox = await self._host.sandboxes.open(spec)
             return self._sandbox
 
     async def _forget(self, sandbox: Sandbox) -> None:
@@ -123,6 +127,15 @@ class Host(Struct, frozen=True, kw_only=True):
     read_only_paths: tuple[Path, ...] = ()
     idle_seconds: float = 30.0
 
+    def spec(self, label: str, folders: tuple[Folder, ...]) -> Spec:
+        """The sandbox of a session."""
+        return Spec(
+            label=label,
+            folders=folders,
+            limits=self.limits,
+            read_only_paths=self.read_only_paths,
+        )
+
 
 class Benches:
     """All benches of this worker."""
@@ -130,6 +143,11 @@ class Benches:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._benches: dict[str, Bench] = {}
+
+    def expect(self) -> None:
+        """Have a sandbox ready for the next session that needs one."""
+        folders = tuple(Folder(target=t, mount=None, path="") for t in SHOWN.values())
+        self._host.sandboxes.expect(self._host.spec("next", folders))
 
     @asynccontextmanager
     async def use(self, session: Session) -> AsyncGenerator[Bench, None]:

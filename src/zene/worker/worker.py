@@ -44,6 +44,7 @@ class Worker:
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Take over what dead predecessors left, then claim and run tasks until `stop` was called."""
         await self._sweep.take_over()
+        self._desk.benches.expect()
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(_repeat(work), name=name)

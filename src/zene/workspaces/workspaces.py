@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from zene.sandbox.base import Folder, Limits, Provider
+from zene.sandbox.base import Limits, Provider
 from zene.workspaces.archives import Unpacked, Unpacker, lock_of
 from zene.workspaces.attachments import Attachments
 from zene.workspaces.diffs import Changes, Diff, Differ
@@ -30,6 +30,11 @@ from zene.workspaces.threads import Threads
 
 GIBIBYTE = 1 << 30
 _PROJECTS, _SESSIONS = "projects", "workspaces"
+SHOWN = {  # what a sandbox shows of a session's workspace, and where
+    WORKSPACE: "/workspace",
+    HOME: "/home/zene",
+    TEMPORARY: "/tmp",  # noqa: S108 - inside the sandbox
+}
 _LIMITS = Limits()
 _REAP_AFTER_SECONDS = (
     3600.0  # what is younger may belong to somebody who is not in the caller's list yet
@@ -46,11 +51,7 @@ class Workspace:
             attached.root
         )  # a descriptor of /workspace, for whoever can be trusted with names
         self.files = Files(attached.root, threads)
-        self.folders: tuple[Folder, ...] = (
-            attached.folder(WORKSPACE, "/workspace"),
-            attached.folder(HOME, "/home/zene"),
-            attached.folder(TEMPORARY, "/tmp"),  # noqa: S108 - inside the sandbox
-        )
+        self.folders = tuple(attached.folder(name, target) for name, target in SHOWN.items())
         self._attachments = attachments
         self._place: Path | None = place
 

@@ -22,6 +22,7 @@ from zene.sandbox.base import (
     Spec,
 )
 from zene.sandbox.bwrap import BubblewrapProvider
+from zene.sandbox.cgroups import Cgroups, find_cgroups
 
 IMAGE_BYTES = 64 * MEBIBYTE
 IMAGE_INODES = 1024
@@ -68,6 +69,26 @@ def first_output(frame: Output | Exit) -> bytes:
     """The bytes of a frame that must be output."""
     assert isinstance(frame, Output), frame
     return frame.data
+
+
+def groups_of(installation: str) -> Cgroups:
+    found = find_cgroups(installation)
+    assert isinstance(found, Cgroups), found
+    return found
+
+
+def pids_under(installation: str, label: str) -> set[int]:
+    """The processes of the sandbox of that label."""
+    groups = groups_of(installation).find(label)
+    return {pid for group in groups for pid in group.processes()}
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and not only waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except FileNotFoundError:
+        return False
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.sandbox.conftest import python, shell
+from tests.contracts.sandbox.conftest import pids_under, python, shell
 from zene.sandbox.base import INSIDE_UID, Sandbox, Spec
 from zene.sandbox.bwrap import BubblewrapProvider
 
@@ -253,9 +253,7 @@ async def test_each_sandbox_has_a_host_user_of_its_own_who_sees_no_other(
 
 def runner_pid(installation: str, label: str) -> int:
     """PID 1 of a sandbox, as the host numbers it."""
-    group = Path("/sys/fs/cgroup")
-    base = group / "pids" if (group / "pids").is_dir() else group
-    found = (base / "zene" / installation / label / "cgroup.procs").read_text().split()
+    found = map(str, pids_under(installation, label))
     return max(
         int(pid) for pid in found if b"zene.sandbox.runner" in cmdline(pid) and is_first(pid)
     )

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.sandbox.conftest import attach_new_image, run, shell
+from tests.contracts.sandbox.conftest import (
+    attach_new_image,
+    groups_of,
+    is_running,
+    pids_under,
+    run,
+    shell,
+)
 from zene.domain.errors import SandboxGone, SandboxUnavailable
 from zene.sandbox import privileged
 from zene.sandbox.base import Command, Folder, Limits, Spec
 from zene.sandbox.bwrap import BubblewrapProvider
-from zene.sandbox.cgroups import Cgroups, Group, find_cgroups
+from zene.sandbox.cgroups import Group
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="cgroups and images need root")
 
@@ -39,12 +46,6 @@ async def main(installation, folder):
 
 asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
 """
-
-
-def groups_of(installation: str) -> Cgroups:
-    found = find_cgroups(installation)
-    assert isinstance(found, Cgroups), found
-    return found
 
 
 @contextlib.asynccontextmanager
@@ -74,14 +75,6 @@ async def until_gone(pids: set[int]) -> None:
     await until(lambda: not any(is_running(pid) for pid in pids))
 
 
-def is_running(pid: int) -> bool:
-    """Whether the process is there and not only waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    except FileNotFoundError:
-        return False
-
-
 async def until_detached(image: Path) -> None:
     await until(lambda: not privileged.is_attached(image))
 
@@ -99,7 +92,7 @@ async def test_a_server_that_dies_leaves_no_process_and_no_mount(
     installation: str, tmp_path: Path, how: signal.Signals
 ) -> None:
     async with server(installation, tmp_path) as process:
-        pids = groups_of(installation).group("session").processes()
+        pids = pids_under(installation, "session")
         assert len(pids) >= 4
         process.send_signal(how)
         await process.wait()
@@ -110,7 +103,7 @@ async def test_a_server_that_dies_leaves_no_process_and_no_mount(
     os.close(mount)
     successor = BubblewrapProvider(installation=installation, data_dir=tmp_path / "data")
     await successor.start()
-    assert groups_of(installation).labels() == set()
+    assert groups_of(installation).groups() == []
     await successor.close()
 
 
@@ -120,7 +113,7 @@ async def test_a_launcher_that_dies_takes_its_sandboxes_along_and_is_replaced(
     sandbox = await provider.open(spec)
     running = sandbox.run(Command(argv=("/bin/sh", "-c", "echo on; sleep 1000")))
     await anext(running)
-    pids = groups_of(installation).group(spec.label).processes()
+    pids = pids_under(installation, spec.label)
     os.kill(launcher_pid(), signal.SIGKILL)
     with pytest.raises(SandboxGone):
         await anext(running)
@@ -146,11 +139,11 @@ async def test_closing_gives_back_group_mount_and_fds(
     before = open_fds()
     sandbox = await provider.open(Spec(label="own", folders=(workspace,)))
     await shell(sandbox, "setsid sleep 1000 & echo x > file")
-    pids = groups_of(installation).group("own").processes()
+    pids = pids_under(installation, "own")
     assert pids
     await sandbox.close()
     assert not any(is_running(pid) for pid in pids)
-    assert groups_of(installation).labels() == set()
+    assert groups_of(installation).groups() == []
     assert open_fds() == before
     os.close(mount)
     await until_detached(image)
@@ -160,12 +153,13 @@ async def test_what_a_predecessor_left_under_the_label_is_killed_first(
     provider: BubblewrapProvider, spec: Spec, installation: str
 ) -> None:
     left = await asyncio.create_subprocess_exec("/bin/sleep", "1000")
-    group = groups_of(installation).create(spec.label, Limits())
+    group = groups_of(installation).create(Limits())
+    group.give(spec.label)
     join(group, left.pid)
     sandbox = await provider.open(spec)
     async with asyncio.timeout(5):
         assert await left.wait() == -signal.SIGKILL
-    assert left.pid not in groups_of(installation).group(spec.label).processes()
+    assert left.pid not in pids_under(installation, spec.label)
     assert (await run(sandbox, "true")).exit.code == 0
 
 
@@ -194,7 +188,7 @@ async def test_a_start_that_fails_leaves_nothing(
     missing = Folder(target="/workspace", mount=None, path=str(tmp_path / "missing"))
     with pytest.raises(SandboxUnavailable, match="No such file"):
         await provider.open(Spec(label="broken", folders=(missing,)))
-    assert groups_of(installation).labels() == set()
+    assert groups_of(installation).groups() == []
     assert open_fds() == before
 
 
@@ -214,4 +208,4 @@ async def test_a_start_that_is_cancelled_leaves_nothing(
         opening.cancel()
         await asyncio.wait([opening])
         await provider.kill("cancelled")
-        assert groups_of(installation).labels() == set()
+        assert groups_of(installation).groups() == []
