@@ -125,6 +125,22 @@ async def test_no_process_is_left_of_an_earlier_call(
     assert of(nap) == []
 
 
+async def test_no_process_is_left_of_a_call_that_had_ended(
+    zene: Zene, model: ModelServer, nap: str
+) -> None:
+    """Nothing runs that could be broken off: the model is speaking, and an earlier call left something."""
+    left = Call(
+        name="shell", arguments={"command": f"setsid -f sleep {nap} </dev/null >/dev/null 2>&1"}
+    )
+    model.scripts["*"] = Script(answers=[Answer(calls=[left]), SPEAKS])
+    log, task = await begin(zene)
+    await log.live(says("item.delta", kind="message", text="one"))
+    async with all_ending(nap):
+        await log.client.cancel(task)
+    await check_cancelled(log, task)
+    assert [call["status"] for call in log.calls()] == ["succeeded"]
+
+
 async def test_the_session_works_on_after_a_cancel(
     zene: Zene, model: ModelServer, nap: str
 ) -> None:

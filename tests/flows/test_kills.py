@@ -90,6 +90,33 @@ async def test_a_command_that_a_kill_interrupts_is_marked_told_to_the_model_and_
     assert (told["role"], told["content"]) == ("tool", INTERRUPTED)
 
 
+async def test_what_a_follower_saw_before_a_kill_is_in_the_log_after_it(
+    zene: Zene, model: ModelServer
+) -> None:
+    model.scripts["*"] = Script(answers=[Answer(calls=[SLOW]), Answer(text="Done.")])
+    for kind in ("task.started", "step.started", "item.completed"):
+        log, task = await begin(zene)
+        seen: list[Event] = []
+        await log.live(noted(seen, kind))
+        await zene.restart()
+        assert (await log.finished(task, RESUMED_SECONDS))["outcome"] == "succeeded"
+        await log.check()
+        known = {event.seq: event for event in log.events}
+        for event in seen:
+            if event.type != "item.delta":
+                assert event == known.get(event.seq)
+
+
+def noted(seen: list[Event], kind: str) -> Callable[[Event], bool]:
+    """Note every event, up to the first of that type."""
+
+    def is_it(event: Event) -> bool:
+        seen.append(event)
+        return event.type == kind
+
+    return is_it
+
+
 async def test_half_an_answer_is_discarded_charged_and_asked_for_again(
     zene: Zene, model: ModelServer
 ) -> None:
