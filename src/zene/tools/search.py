@@ -1,6 +1,6 @@
 """Find files by name and lines by pattern, with ripgrep inside the sandbox.
 
-Its regular expressions take linear time; a time limit and bounds on the output hold all the same.
+Its regular expressions take linear time; a short time limit and bounds on the output hold all the same.
 """
 
 from contextlib import aclosing
@@ -13,7 +13,7 @@ from zene.tools.base import Context, Done, Tool, failed, succeeded
 from zene.tools.paths import inside
 from zene.tools.text import printable
 
-SECONDS = 10.0
+SECONDS = 2.0
 OUTPUT_LIMIT = 16_000  # bytes
 COLUMNS = 300
 NOT_FOUND, BAD = 1, 2  # ripgrep's exit codes
@@ -63,7 +63,7 @@ async def _ripgrep(options: tuple[str, ...], path: str, context: Context) -> Don
     output, end = await _output(command, context)
     text = printable(output.decode(errors="replace").removesuffix("\n"))
     if end.timed_out:
-        return failed(f"Stopped after {SECONDS:g} s. Look below a smaller folder.\n{text}")
+        return failed(f"Stopped after {SECONDS:g} s. Narrow the pattern or the path.\n{text}".rstrip())
     if end.code == NOT_FOUND and not text:
         return succeeded("[nothing found]")
     if end.code not in (0, NOT_FOUND):
