@@ -20,6 +20,7 @@ class LocalBench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.found = _contents(root)
         self.commands: list[Command] = []
 
     async def run(self, command: Command) -> AsyncGenerator[Output | Exit, None]:
@@ -81,6 +82,11 @@ class LocalBench:
         return self.root / path.removeprefix("/workspace").lstrip("/")
 
 
+def _contents(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
 def _entry(place: Path) -> Entry:
     kind = "link" if place.is_symlink() else "folder" if place.is_dir() else "file"
     return Entry(name=place.name, kind=kind, size=place.lstat().st_size)
@@ -112,8 +118,9 @@ class LocalContext:
 class LocalOperations:
     """`agent.base.Operations` with a clock and ids that a test can foresee."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: LocalBench) -> None:
         self.bench = bench
+        self.can_compare = True
         self.clock_ms = 1_800_000_000_000
         self.shown: dict[str, str] = {}
         self.outputs: dict[str, bytes] = {}
@@ -155,6 +162,12 @@ class LocalOperations:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def changed_files(self) -> tuple[Sequence[str], int] | None:
+        if not self.can_compare:
+            return None
+        before, now = self.bench.found, _contents(self.bench.root)
+        return sorted(path for path in before | now if before.get(path) != now.get(path)), 0
 
     async def outcome(self, item_id: str) -> ToolResult | None:
         return self.remembered.get(item_id)

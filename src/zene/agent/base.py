@@ -83,6 +83,12 @@ class Operations(Protocol):
         """
         ...
 
+    async def changed_files(self) -> tuple[Sequence[str], int] | None:
+        """Paths of the files that are not as the session found them, whatever changed them, and how many more
+        there may be; None when they cannot be compared now.
+        """
+        ...
+
     async def outcome(self, item_id: str) -> ToolResult | None:
         """What the sandbox's supervisor remembers of a call that may have run (`tools.shell.recovered`
         words it); None when nobody knows.

@@ -8,7 +8,7 @@ stay readable through `read_output`.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from zene.agent import spending
 from zene.agent.base import Batch
-from zene.agent.conversation import Conversation
 from zene.agent.desk import Desk
 from zene.domain.errors import ModelError
 from zene.domain.events import StepRetry
@@ -36,6 +35,7 @@ from zene.tools.text import shortened
 
 FULL = 0.85  # of what the window holds beside the answer
 OUTPUT_LIMIT = 1000  # characters of a call's output in a history that did not fit
+PATHS_LIMIT = 8000  # characters of all changed files' paths
 
 INSTRUCTION = """\
 The conversation no longer fits. Make no call. Sum it up for yourself, who will go on with only this \
@@ -48,11 +48,12 @@ NO_PLAN = Raw(b"null")
 
 
 class Restated(Struct, frozen=True, omit_defaults=True):
-    """What stands beside a summary, as it is."""
+    """What stands beside a summary, as it is; `more_changed_files` counts those that are not named."""
 
     request: str
     plan: Raw = NO_PLAN
     changed_files: tuple[str, ...] = ()
+    more_changed_files: int = 0
 
 
 def is_due(at: Desk) -> bool:
@@ -85,14 +86,14 @@ async def summarise(at: Desk, granted: Granted) -> AsyncGenerator[Batch, None]:
     except ModelError as error:
         at.fail_step(error, cap)
         return
-    _keep(at, "".join(texts).strip(), done, cap)
+    await _keep(at, "".join(texts).strip(), done, cap)
 
 
-def _keep(at: Desk, summary: str, done: Done | None, cap: int) -> None:
+async def _keep(at: Desk, summary: str, done: Done | None, cap: int) -> None:
     talk = at.talk
     if summary:
         system = talk.system or ""
-        content = Compaction(summary=summary, restated=_restated(talk))
+        content = Compaction(summary=summary, restated=await _restated(at))
         talk.say_item(at.ops.new_id("itm"), "compaction", content, summary)
         talk.say_item(at.ops.new_id("itm"), "notice", SystemText(system), "")
         at.must_compact = False
@@ -145,17 +146,32 @@ def _is_answer(item: Item) -> bool:
     return isinstance(item.content, Message | Reasoning | ToolCall)
 
 
-def _restated(talk: Conversation) -> str:
-    """What stands beside the summary, and before it what stood beside the last one."""
+async def _restated(at: Desk) -> str:
+    """What stands beside the summary, and before it what stood beside the last one. Whatever changed a file,
+    a command for one, the workspace tells it; what the calls tell stands in where it cannot.
+    """
+    talk = at.talk
     before = next((it.content for it in talk.items if isinstance(it.content, Compaction)), None)
     last = msgspec.json.decode(before.restated, type=Restated) if before else Restated(request="")
-    plan, files = last.plan, dict.fromkeys(last.changed_files)
+    plan, written = last.plan, dict.fromkeys(last.changed_files)
     for _, call in talk.calls():
         if call.result is None or call.result.status != "succeeded":
             continue
         if call.name == "plan":
             plan = Raw(call.arguments.encode())
         elif call.name in ("write_file", "edit_file"):
-            files[msgspec.json.decode(call.arguments)["path"]] = None
-    restated = Restated(request=talk.task.prompt, plan=plan, changed_files=tuple(files))
+            written[msgspec.json.decode(call.arguments)["path"]] = None
+    paths, more = await at.ops.changed_files() or (list(written), last.more_changed_files)
+    named = _fitting_paths(paths)
+    restated = Restated(
+        request=talk.task.prompt,
+        plan=plan,
+        changed_files=named,
+        more_changed_files=more + len(paths) - len(named),
+    )
     return msgspec.json.encode(restated).decode()
+
+
+def _fitting_paths(paths: Sequence[str]) -> tuple[str, ...]:
+    lengths = accumulate(map(len, paths))
+    return tuple(path for path, length in zip(paths, lengths, strict=True) if length <= PATHS_LIMIT)

@@ -63,7 +63,9 @@ async def _ripgrep(options: tuple[str, ...], path: str, context: Context) -> Don
     output, end = await _output(command, context)
     text = printable(output.decode(errors="replace").removesuffix("\n"))
     if end.timed_out:
-        return failed(f"Stopped after {SECONDS:g} s. Narrow the pattern or the path.\n{text}".rstrip())
+        return failed(
+            f"Stopped after {SECONDS:g} s. Narrow the pattern or the path.\n{text}".rstrip()
+        )
     if end.code == NOT_FOUND and not text:
         return succeeded("[nothing found]")
     if end.code not in (0, NOT_FOUND):

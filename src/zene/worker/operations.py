@@ -5,9 +5,10 @@ import codecs
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
+from zene import telemetry
 from zene.agent.base import Finished
 from zene.agent.history import lines
-from zene.domain.errors import NotFound
+from zene.domain.errors import NotFound, ZeneError
 from zene.domain.events import Draft, ItemDelta, ItemKind
 from zene.domain.ids import RANDOM_BYTES, make_id
 from zene.domain.messages import ToolResult
@@ -25,6 +26,8 @@ LIVE_LIMIT = 256 * 1024  # bytes of one call's output that followers see as it c
 KEPT_IN_MEMORY = (
     16 * 1024
 )  # bytes of output below which the item's own text is all there is to keep
+
+log = telemetry.logger(__name__)
 
 
 class TaskOperations:
@@ -70,6 +73,15 @@ class TaskOperations:
             for one in running:
                 one.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+    async def changed_files(self) -> tuple[Sequence[str], int] | None:
+        """Paths of the files that differ from what the session began with, found out beside its sandbox."""
+        try:
+            changes = await self._desk.workspaces.changed(self._lease.session_id)
+        except ZeneError as err:
+            log.warning("workspace.not_compared", task=self._lease.task_id, error=err.message)
+            return None
+        return [printable(file.path) for file in changes.files], changes.more_files
 
     async def outcome(self, item_id: str) -> ToolResult | None:
         """What the sandbox that still runs remembers of a call."""

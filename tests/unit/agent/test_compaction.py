@@ -36,12 +36,14 @@ class World:
         self.bench = LocalBench(root)
         self.record = Record(new_task("Mend the thing."))
         self.model = Scripted()
+        self.can_compare = True
 
     async def tell(self, *answers: Answer, window: int = 10_000) -> Record:
         info = ModelInfo(name="scripted", window=window, output_cap=1000)
         self.model = Scripted(*answers, info=info)
         ops = LocalOperations(self.bench)
         ops._ids = len(self.record.items)
+        ops.can_compare = self.can_compare
         loop = run(self.record.situation(), model=self.model, tools=TOOLS, ops=ops)
         async with aclosing(loop):
             grant = None
@@ -69,7 +71,7 @@ async def test_the_request_the_plan_and_the_changed_files_stand_beside_the_summa
     assert msgspec.json.decode(compaction.restated) == {
         "request": "Mend the thing.",
         "plan": PLAN,
-        "changed_files": ["b.txt", "a.txt"],
+        "changed_files": ["a.txt", "b.txt"],
     }
     asked, after = world.model.requests[1:]
     assert asked.items[-1].content == UserMessage(INSTRUCTION)
@@ -83,8 +85,36 @@ async def test_a_second_summary_keeps_what_stood_beside_the_first(world: World) 
     more = says(call("write_file", path="c.txt", content="c"), usage=FULL)
     await world.tell(WORK, says("First."), more, says("Second."), says("Done."))
     restated = msgspec.json.decode(world.compactions[-1].restated)
-    assert restated["changed_files"] == ["b.txt", "a.txt", "c.txt"]
+    assert restated["changed_files"] == ["a.txt", "b.txt", "c.txt"]
     assert restated["plan"] == PLAN
+
+
+async def test_files_that_a_command_changed_stand_beside_the_summary(world: World) -> None:
+    (world.bench.root / "old.txt").write_text("old")
+    (world.bench.root / "same.txt").write_text("same")
+    world.bench = LocalBench(world.bench.root)
+    work = says(call("shell", command="rm old.txt; echo new > new.txt"), usage=FULL)
+    await world.tell(work, says("The summary."), says("Done."))
+    restated = msgspec.json.decode(world.compactions[-1].restated)
+    assert restated["changed_files"] == ["new.txt", "old.txt"]
+
+
+async def test_where_files_cannot_be_compared_the_calls_tell_which_were_changed(
+    world: World,
+) -> None:
+    world.can_compare = False
+    more = says(call("write_file", path="c.txt", content="c"), usage=FULL)
+    await world.tell(WORK, says("First."), more, says("Second."), says("Done."))
+    restated = msgspec.json.decode(world.compactions[-1].restated)
+    assert restated["changed_files"] == ["b.txt", "a.txt", "c.txt"]
+
+
+async def test_very_many_changed_files_are_counted_rather_than_named(world: World) -> None:
+    work = says(call("shell", command="touch $(seq -f %0100g 200)"), usage=FULL)
+    await world.tell(work, says("The summary."), says("Done."))
+    restated = msgspec.json.decode(world.compactions[-1].restated)
+    assert restated["changed_files"] == [f"{n:0100}" for n in range(1, 81)]
+    assert restated["more_changed_files"] == 120
 
 
 async def test_a_summary_is_reserved_settled_and_counted_as_a_step(world: World) -> None:

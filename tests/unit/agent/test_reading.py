@@ -1,6 +1,7 @@
 """Deltas: followers who put them together have exactly the text of the item, whatever the pieces were."""
 
 from itertools import accumulate
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ PIECES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=20)
 
 @given(PIECES, st.lists(st.integers(0, 10), min_size=20, max_size=20))
 def test_what_is_shown_is_the_text_so_far(pieces: list[str], pauses: list[int]) -> None:
-    ops = LocalOperations(LocalBench(None))  # type: ignore[arg-type] # nothing is read
+    ops = LocalOperations(LocalBench(Path("nowhere")))
     talk = Conversation(Record().situation())
     reading = Reading(talk, ops)
     for piece, so_far, pause in zip(pieces, accumulate(pieces), pauses, strict=False):
