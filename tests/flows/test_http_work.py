@@ -117,8 +117,10 @@ async def test_times_are_in_utc_with_milliseconds(ada: AsyncClient) -> None:
     assert session.created_at == "2027-01-15T08:00:00.000Z"
 
 
-async def test_lists_are_read_page_by_page(ada: AsyncClient) -> None:
-    made = [(await ada.create_session(title=str(n))).id for n in range(5)]
+async def test_what_was_made_in_one_millisecond_is_read_page_by_page_newest_first(
+    ada: AsyncClient,
+) -> None:
+    made = [(await ada.create_session(title=str(n))).id for n in range(9)]
     found: list[str] = []
     cursor = None
     while True:
@@ -127,8 +129,8 @@ async def test_lists_are_read_page_by_page(ada: AsyncClient) -> None:
         cursor = page.next_cursor
         if cursor is None:
             break
-    assert sorted(found) == sorted(made)
-    assert len(found) == 5
+        await ada.create_session(title="while they are read")
+    assert found == made[::-1]
 
 
 async def test_a_session_is_renamed_and_what_is_not_named_stays(ada: AsyncClient) -> None:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from zene.bus.base import Bus
 from zene.domain.errors import NotFound
+from zene.domain.ids import Ids
 from zene.gateway.files import Files
 from zene.gateway.following import Followers
 from zene.gateway.middleware import Envelope, Guard
@@ -43,7 +44,7 @@ class Application:
             lifespan=self._lifespan,
         )
         guarded = Guard(router, hosts=parts.terms.hosts)
-        self._app = Envelope(Problems(guarded), new_id=parts.outside.new_id)
+        self._app = Envelope(Problems(guarded), new_id=parts.ids.new)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or keep the look at the followed sessions alive."""
@@ -94,6 +95,7 @@ def create_app(
         rate=rate,
         terms=terms,
         outside=outside,
+        ids=Ids(outside.clock, outside.random_bytes),
     )
     return Application(parts)
 

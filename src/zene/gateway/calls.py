@@ -48,4 +48,4 @@ class Call:
 
     def new_id(self, prefix: str) -> str:
         """A new id of that prefix."""
-        return self.parts.outside.new_id(prefix)
+        return self.parts.ids.new(prefix)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from zene.bus.base import Bus
-from zene.domain.ids import RANDOM_BYTES, make_id
+from zene.domain.ids import Ids
 from zene.gateway.files import Files
 from zene.gateway.following import Followers
 from zene.gateway.passwords import Passwords
@@ -62,10 +62,6 @@ class Outside:
     users_refused: Callable[[], str | None] = _nothing
     not_ready: Callable[[], Awaitable[str | None]] = _nothing_missing
 
-    def new_id(self, prefix: str) -> str:
-        """A new id of that prefix."""
-        return make_id(prefix, self.clock(), self.random_bytes(RANDOM_BYTES))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -81,3 +77,4 @@ class Parts:
     rate: Rate
     terms: Terms
     outside: Outside
+    ids: Ids

@@ -46,8 +46,16 @@ _SET_READY = Statement(
 _DELETE = Statement(
     update(projects).where(*_mine).values(deleted_at=bindparam("now")).returning(projects.c.id)
 )
+_some_sessions = (
+    select(sessions.c.id)
+    .where(sessions.c.project_id == bindparam("project"))
+    .limit(bindparam("limit"))
+)
 _FORGET = Statement(
-    update(sessions).where(sessions.c.project_id == bindparam("project")).values(project_id=None)
+    update(sessions)
+    .where(sessions.c.id.in_(_some_sessions))
+    .values(project_id=None)
+    .returning(sessions.c.id)
 )
 _PURGE = Statement(
     delete(projects).where(
@@ -107,10 +115,14 @@ def delete_project(user_id: str, project_id: str, now: int, job_id: str) -> Unit
     yield from jobs.enqueue(job_id, "delete_project", {"project_id": project_id}, now)
 
 
-def purge_project(project_id: str) -> Unit[None]:
-    """Remove the row of a deleted project; its sessions stand on their own from now on."""
-    yield _FORGET(project=project_id)
+def purge_project(project_id: str, *, limit: int) -> Unit[bool]:
+    """Let at most `limit` rows go: those of sessions of a deleted project, which stand on their own from then
+    on, and last the project's own; whether there are more.
+    """
+    if len((yield _FORGET(project=project_id, limit=limit))) >= limit:
+        return True
     yield _PURGE(project=project_id)
+    return False
 
 
 def _one(rows: Rows) -> Project:

@@ -1,8 +1,6 @@
 """Sessions: their rows, their lists and their end."""
 
-from typing import Any
-
-from sqlalchemy import Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_, update
 
 from zene.domain.errors import NotFound
 from zene.domain.events import Draft, Event, SessionCreated, SessionDeleted, SessionUpdated
@@ -190,43 +188,19 @@ def known() -> Unit[tuple[list[str], list[str]]]:
     return [row[0] for row in found], [row[0] for row in projects_found]
 
 
-def _purges(table: Table, key: Any) -> Statement:
+def _purges(table: Table) -> Statement:
     """Remove some of a table's rows of one session."""
-    some = select(key).where(table.c.session_id == bindparam("session")).limit(bindparam("limit"))
-    return Statement(delete(table).where(key.in_(some)).returning(key))
-
-
-_PURGE_EVENTS = Statement(
-    delete(events)
-    .where(
-        events.c.session_id == bindparam("session"),
-        events.c.seq
-        < select(func.min(events.c.seq) + bindparam("limit"))
-        .where(events.c.session_id == bindparam("session"))
-        .scalar_subquery(),
+    key = tuple_(*table.primary_key)
+    some = (
+        select(*table.primary_key)
+        .where(table.c.session_id == bindparam("session"))
+        .limit(bindparam("limit"))
     )
-    .returning(events.c.seq)
-)
-_PURGE_CALLS = Statement(
-    delete(model_calls)
-    .where(model_calls.c.session_id == bindparam("session"))
-    .returning(model_calls.c.step)
-)
-_PURGES: tuple[Statement, ...] = (
-    _PURGE_EVENTS,
-    _purges(items, items.c.id),
-    _purges(approvals, approvals.c.id),
-    _PURGE_CALLS,
-    Statement(
-        delete(rules).where(rules.c.session_id == bindparam("session")).returning(rules.c.tool)
-    ),
-    Statement(
-        delete(idempotency)
-        .where(idempotency.c.session_id == bindparam("session"))
-        .returning(idempotency.c.key)
-    ),
-    _purges(tasks, tasks.c.id),
-)
+    return Statement(delete(table).where(key.in_(some)).returning(*table.primary_key))
+
+
+# Whatever names a task goes before it.
+_PURGES = tuple(map(_purges, (events, items, approvals, model_calls, rules, idempotency, tasks)))
 _PURGE_SESSION = Statement(
     delete(sessions).where(
         sessions.c.id == bindparam("session"), sessions.c.deleted_at.is_not(None)
@@ -235,10 +209,12 @@ _PURGE_SESSION = Statement(
 
 
 def purge_session(session_id: str, *, limit: int) -> Unit[bool]:
-    """Remove at most `limit` rows of each kind of a deleted session; whether there are more."""
+    """Remove at most `limit` rows of a deleted session, and last its own; whether there are more."""
+    left = limit
     for statement in _PURGES:
-        removed = yield statement(session=session_id, limit=limit)
-        if len(removed) >= limit:
+        removed = yield statement(session=session_id, limit=left)
+        left -= len(removed)
+        if left <= 0:
             return True
     yield _PURGE_SESSION(session=session_id)
     return False

@@ -7,7 +7,7 @@ from zene.store.jobs import Job
 from zene.worker.desk import Desk, now_ms
 
 LOOK_SECONDS = 1.0
-PURGE_ROWS = 1000  # rows one unit removes, so that no other waits long for the writer
+PURGE_ROWS = 1000  # rows that one unit removes or changes, so that no other waits long for the writer
 
 log = telemetry.logger(__name__)
 
@@ -57,7 +57,8 @@ class Jobs:
     async def _delete_project(self, job: Job) -> None:
         desk, project_id = self._desk, job.payload["project_id"]
         await desk.workspaces.delete_project(project_id)
-        await desk.store.write(projects.purge_project, project_id)
+        while await desk.store.write(projects.purge_project, project_id, limit=PURGE_ROWS):
+            await self._extend(job)
 
     async def _extend(self, job: Job) -> None:
         await self._desk.store.write(

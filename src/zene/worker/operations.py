@@ -10,7 +10,7 @@ from zene.agent.base import Finished
 from zene.agent.history import lines
 from zene.domain.errors import NotFound, ZeneError
 from zene.domain.events import Draft, ItemDelta, ItemKind
-from zene.domain.ids import RANDOM_BYTES, make_id
+from zene.domain.ids import Ids
 from zene.domain.messages import ToolResult
 from zene.domain.tasks import Lease
 from zene.store import history
@@ -38,12 +38,11 @@ class TaskOperations:
         self._desk = desk
         self._lease = lease
         self._publisher = publisher
-        self._last_ms = 0
+        self._ids = Ids(clock.now_ms, secrets.token_bytes)
 
     def new_id(self, prefix: str) -> str:
         """A new id of that prefix; those of one run sort in the order in which they were made."""
-        self._last_ms = max(self._last_ms + 1, clock.now_ms())
-        return make_id(prefix, self._last_ms, secrets.token_bytes(RANDOM_BYTES))
+        return self._ids.new(prefix)
 
     def now_ms(self) -> int:
         """Milliseconds since 1970."""

@@ -81,25 +81,18 @@ async def test_a_deleted_project_leaves_its_sessions(world: World) -> None:
     project = await world.store.write(
         projects.create_project, world.id("prj"), user.id, "One", world.now
     )
-    session, _ = await world.store.write(
-        sessions.create_session,
-        id=world.id("ses"),
-        user_id=user.id,
-        project_id=project.id,
-        title="",
-        model="demo:",
-        effort=None,
-        approval_policy="auto",
-        now=world.now,
-    )
+    made = [await world.session(user, project=project) for _ in range(3)]
     found, _ = await world.store.read(sessions.list_sessions, user.id, None, 9, project.id)
-    assert [each.id for each in found] == [session.id]
+    assert [each.id for each in found] == [each.id for each in reversed(made)]
     await world.store.write(
         projects.delete_project, user.id, project.id, world.now, world.id("job")
     )
-    await world.store.write(projects.purge_project, project.id)
+    for left in (1, 0):
+        assert await world.store.write(projects.purge_project, project.id, limit=2) is (left == 1)
+        found, _ = await world.store.read(sessions.list_sessions, user.id, None, 9)
+        assert sum(each.project_id == project.id for each in found) == left
     assert await world.count(schema.projects) == 0
-    assert await status(world, session) == "idle"
+    assert await status(world, made[0]) == "idle"
 
 
 async def test_deleting_ends_every_task_at_once(world: World) -> None:
@@ -140,18 +133,22 @@ async def test_a_purge_in_small_steps_leaves_no_row(world: World) -> None:
         lambda made: made.id,
     )
     other = await world.session(await world.user())
-    before = {table.name: await world.count(table) for table in TABLES}
-    assert all(before.values())
+    assert all((await counts(world)).values())
     await world.store.write(
         sessions.delete_session, lease.user_id, session.id, world.now, world.id("job")
     )
-    steps = 1
-    while await world.store.write(sessions.purge_session, session.id, limit=5):
-        steps += 1
-    assert steps > 5
-    left = {table.name: await world.count(table) for table in TABLES}
+    is_more, before = True, await counts(world)
+    while is_more:
+        is_more = await world.store.write(sessions.purge_session, session.id, limit=5)
+        left = await counts(world)
+        assert 0 < sum(before.values()) - sum(left.values()) <= 5
+        before = left
     assert left == dict.fromkeys(left, 0) | {"sessions": 1, "events": 1}
     assert await status(world, other) == "idle"
+
+
+async def counts(world: World) -> dict[str, int]:
+    return {table.name: await world.count(table) for table in TABLES}
 
 
 TABLES = (

@@ -24,6 +24,7 @@ from zene.domain.events import (
 )
 from zene.domain.ids import make_id
 from zene.domain.messages import Content, Message, ToolCall, ToolResult, Usage
+from zene.domain.projects import Project
 from zene.domain.sessions import ApprovalPolicy, Session
 from zene.domain.tasks import Lease, Outcome, Task, WaitingOn
 from zene.domain.times import rfc3339
@@ -55,13 +56,15 @@ class World:
             users.create_user, self.id("usr"), email, "hash", Role.MEMBER, self.now
         )
 
-    async def session(self, user: User, policy: ApprovalPolicy = "auto") -> Session:
-        """A session without a project."""
+    async def session(
+        self, user: User, policy: ApprovalPolicy = "auto", project: Project | None = None
+    ) -> Session:
+        """A session, without a project if none is named."""
         session, _ = await self.store.write(
             sessions.create_session,
             id=self.id("ses"),
             user_id=user.id,
-            project_id=None,
+            project_id=project.id if project else None,
             title="",
             model="demo:",
             effort=None,
