@@ -174,7 +174,7 @@ items = Table(
     number("intent_epoch", null=True),  # the lease under which its effect began
     Index(None, "session_id", "place"),
     Index("ix_items_call", "session_id", "call_id"),
-    partial("ix_items_open", "task_id", where="status = 'open'"),
+    Index(None, "task_id", "status"),
 )
 
 model_calls = Table(

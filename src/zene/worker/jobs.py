@@ -7,7 +7,9 @@ from zene.store.jobs import Job
 from zene.worker.desk import Desk, now_ms
 
 LOOK_SECONDS = 1.0
-PURGE_ROWS = 1000  # rows that one unit removes or changes, so that no other waits long for the writer
+PURGE_ROWS = (
+    1000  # rows that one unit removes or changes, so that no other waits long for the writer
+)
 
 log = telemetry.logger(__name__)
 

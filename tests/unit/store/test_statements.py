@@ -66,6 +66,23 @@ def test_a_statement_looks_at_no_row_in_vain(
     assert bool(scans) == (name in WHOLE), plan
 
 
+@pytest.mark.parametrize("parent", ["projects", "sessions", "tasks"])
+def test_a_row_that_is_deleted_looks_for_those_that_name_it_by_an_index(
+    parent: str, database: sqlite3.Connection
+) -> None:
+    naming = [
+        (table.name, key.parent.name)
+        for table in metadata.sorted_tables
+        for key in table.foreign_keys
+        if key.column.table.name == parent
+    ]
+    assert naming
+    for table, column in naming:
+        looking = f"EXPLAIN QUERY PLAN SELECT 1 FROM {table} WHERE {column} = ?"  # noqa: S608
+        [(*_, step)] = database.execute(looking, (None,))
+        assert step.startswith("SEARCH"), (table, step)
+
+
 def test_the_migrations_make_the_tables_that_the_statements_mean(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/zene.db"
     migrations.upgrade(url)

@@ -332,14 +332,8 @@ def _items() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_items"),
     )
     op.create_index("ix_items_call", "items", ["session_id", "call_id"])
-    op.create_index(
-        "ix_items_open",
-        "items",
-        ["task_id"],
-        sqlite_where=sa.text("status = 'open'"),
-        postgresql_where=sa.text("status = 'open'"),
-    )
     op.create_index("ix_items_session_id_place", "items", ["session_id", "place"])
+    op.create_index("ix_items_task_id_status", "items", ["task_id", "status"])
 
 
 def _model_calls() -> None:
