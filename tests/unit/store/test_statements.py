@@ -78,7 +78,7 @@ def test_a_row_that_is_deleted_looks_for_those_that_name_it_by_an_index(
     ]
     assert naming
     for table, column in naming:
-        looking = f"EXPLAIN QUERY PLAN SELECT 1 FROM {table} WHERE {column} = ?"  # noqa: S608
+        looking = f"EXPLAIN QUERY PLAN SELECT 1 FROM {table} WHERE {column} = ?"
         [(*_, step)] = database.execute(looking, (None,))
         assert step.startswith("SEARCH"), (table, step)
 
