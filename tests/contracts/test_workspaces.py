@@ -323,6 +323,22 @@ async def test_sessions_keep_their_files_when_the_project_is_replaced(
     assert list(lines(await workspaces.diff("ses_1"))) == ["mine"]
 
 
+async def test_what_a_session_will_begin_with_is_known_before_it_has_a_workspace(
+    workspaces: Workspaces,
+) -> None:
+    assert await workspaces.begins_with("ses_1") == {}
+    assert await workspaces.begins_with("ses_1", "prj_1") == {}
+    rules = {"AGENTS.md": b"Use tabs.\n", "sub/CLAUDE.md": b"not at the root"}
+    await workspaces.replace_project("prj_1", chunks(archive(PROJECT | rules)))
+    assert await workspaces.begins_with("ses_1", "prj_1") == {"AGENTS.md": b"Use tabs.\n"}
+    await workspaces.replace_project("prj_1", chunks(archive(PROJECT)))
+    assert await workspaces.begins_with("ses_1", "prj_1") == {}
+    await workspaces.create("ses_1", "prj_1")
+    assert await workspaces.begins_with("ses_1", "prj_1") is None
+    await workspaces.delete_project("prj_1")
+    assert await workspaces.begins_with("ses_2", "prj_1") == {}
+
+
 async def test_of_a_git_folder_only_objects_and_refs_are_taken(
     workspaces: Workspaces, provider: BubblewrapProvider, tmp_path: Path
 ) -> None:

@@ -121,7 +121,8 @@ class Cgroups:
 
     def groups(self) -> list[Group]:
         """Every group that there is."""
-        names = {entry.name for root in self.roots for entry in root.iterdir() if entry.is_dir()}
+        roots = [root for root in self.roots if root.exists()]
+        names = {entry.name for root in roots for entry in root.iterdir() if entry.is_dir()}
         return [self._group(name) for name in names]
 
     def find(self, label: str) -> list[Group]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from zene.domain.errors import SandboxGone
+from zene.agent.prompts import RULES_FILES
+from zene.domain.errors import NotFound, SandboxGone
 from zene.domain.sessions import Session
 from zene.sandbox.base import (
     Command,
@@ -27,6 +28,7 @@ from zene.sandbox.base import (
     Spec,
 )
 from zene.tools.base import Entry
+from zene.workspaces.front import Front
 from zene.workspaces.workspaces import SHOWN, Workspace, Workspaces
 
 
@@ -38,10 +40,17 @@ class Bench:
         self.idle_since = time.monotonic()
         self._session = session
         self._host = host
+        self._front: Front | None = None
         self._workspace: Workspace | None = None
         self._sandbox: Sandbox | None = None
         self._opening = asyncio.Lock()  # of the workspace
         self._starting = asyncio.Lock()  # of the sandbox; taken first where both are
+
+    async def look(self) -> None:
+        """As a task begins: what its first look at the project's rules will find, without opening anything."""
+        if self._workspace is None:
+            session = self._session
+            self._front = await self._host.workspaces.begins_with(session.id, session.project_id)
 
     async def warm_up(self) -> None:
         """Open the workspace and start the sandbox, if they are not there."""
@@ -60,6 +69,10 @@ class Bench:
 
     async def read(self, path: str, limit: int) -> bytes:
         """The first `limit` bytes of a file of the workspace."""
+        if self._workspace is None and self._front is not None and path in RULES_FILES:
+            if path not in self._front:
+                raise NotFound(f"{path} does not exist in the workspace")
+            return self._front[path][:limit]
         return await (await self._open()).files.read(path, limit)
 
     async def write(self, path: str, content: bytes) -> None:
@@ -157,6 +170,7 @@ class Benches:
             bench = self._benches[session.id] = Bench(session, self._host)
         bench.users += 1
         try:
+            await bench.look()
             yield bench
         finally:
             bench.users -= 1

@@ -52,6 +52,7 @@ class Runner:
         self._error: ErrorBody | None = None
         self._work: asyncio.Task[None] | None = None
         self._commits: asyncio.Task[Recorded] | None = None
+        self._begun = asyncio.Event()
         self._handing_over = False
         self._began_ms = now_ms()
 
@@ -99,6 +100,8 @@ class Runner:
                 self._work.cancel()
 
     async def _warm_up(self, bench: Bench) -> None:
+        """While the model is thinking, and not before: mounting would keep the first commit waiting."""
+        await self._begun.wait()
         try:
             await bench.warm_up()
         except ZeneError as err:
@@ -140,6 +143,7 @@ class Runner:
             grant: Grant | None = None
             while (batch := await _next(loop, grant)) is not None:
                 grant = await self._commit(batch)
+                self._begun.set()
                 if batch.is_last:
                     return
                 if self._handing_over:

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from zene.domain.errors import Conflict
 from zene.sandbox.base import Limits, Provider, Spec
-from zene.workspaces import inside
+from zene.workspaces import front, inside
 from zene.workspaces.attachments import Attachments
+from zene.workspaces.files import Files
 from zene.workspaces.storage import BASELINE, HOME, TEMPORARY, WORKSPACE, Attached, Storage
 from zene.workspaces.threads import Threads
 
@@ -43,6 +44,7 @@ class Unpacker(Struct, frozen=True, kw_only=True):
     storage: Storage
     attachments: Attachments
     threads: Threads
+    users: Threads
     sandboxes: Provider
     limits: Limits
     most_bytes: int
@@ -58,13 +60,21 @@ class Unpacker(Struct, frozen=True, kw_only=True):
             making = project.with_name(f".{secrets.token_hex(8)}{project.suffix}")
             try:
                 await self.threads.run(self.storage.copy, None, making)
-                unpacked = await self._unpack(making, project.stem, archive)
-                await self.threads.run(self.storage.replace, making, project)
+                unpacked, begins_with = await self._unpack(making, project.stem, archive)
+                await self.threads.run(self._replace, making, project, begins_with)
             finally:
                 await self.threads.run(self.storage.remove, making)
         return unpacked
 
-    async def _unpack(self, making: Path, name: str, archive: AsyncIterable[bytes]) -> Unpacked:
+    def _replace(self, making: Path, project: Path, begins_with: front.Front) -> None:
+        """In this order, so that a crash in between leaves no front of other files."""
+        front.forget(project)
+        self.storage.replace(making, project)
+        front.keep(project, begins_with)
+
+    async def _unpack(
+        self, making: Path, name: str, archive: AsyncIterable[bytes]
+    ) -> tuple[Unpacked, front.Front]:
         source = _Source(archive)
         script = inside.Script(
             modules=_MODULES,
@@ -77,11 +87,12 @@ class Unpacker(Struct, frozen=True, kw_only=True):
             answer, _ = await inside.run(
                 self.sandboxes, self._spec(attached, name), script, Unpacked
             )
+            begins_with = await front.taken(Files(attached.root, self.users))
         finally:
             await self.attachments.give_back(making)
             if source.failure is not None:
                 raise source.failure
-        return answer
+        return answer, begins_with
 
     def _spec(self, attached: Attached, name: str) -> Spec:
         return Spec(

@@ -11,6 +11,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from zene.sandbox.base import Limits, Provider
+from zene.workspaces import front
 from zene.workspaces.archives import Unpacked, Unpacker, lock_of
 from zene.workspaces.attachments import Attachments
 from zene.workspaces.diffs import Changes, Diff, Differ
@@ -121,6 +122,12 @@ class Workspaces:
         source = None if project_id is None else self._project(project_id)
         await self._keepers.run(self._copy, source, target)
 
+    async def begins_with(
+        self, session_id: str, project_id: str | None = None
+    ) -> front.Front | None:
+        """What a workspace that is not made yet will begin with; None where it is made, or it is not known."""
+        return await self._keepers.run(self._front, session_id, project_id)
+
     async def acquire(self, session_id: str) -> Workspace:
         """Open a session's workspace, shared with whoever has it open on this host; to be released.
 
@@ -150,6 +157,7 @@ class Workspaces:
             storage=self._storage,
             attachments=self._attachments,
             threads=self._keepers,
+            users=self._users,
             sandboxes=self._sandboxes,
             limits=self._limits,
             most_bytes=self._disk_bytes or 10 * GIBIBYTE,
@@ -171,7 +179,7 @@ class Workspaces:
 
     async def delete_project(self, project_id: str) -> None:
         """Delete what new sessions of the project would start from; those there are keep their files."""
-        await self._keepers.run(self._storage.remove, self._project(project_id))
+        await self._keepers.run(self._delete_project, self._project(project_id))
 
     async def reap(
         self,
@@ -186,7 +194,7 @@ class Workspaces:
         """
         keep = {self._session(name) for name in known_sessions}
         for project in map(self._project, known_projects):
-            keep |= {project, lock_of(project)}
+            keep |= {project, lock_of(project), front.place_of(project)}
         made_before = (time.time() if now is None else now) - _REAP_AFTER_SECONDS
         gone = 0
         for place in await self._keepers.run(self._all_old, made_before):
@@ -205,9 +213,18 @@ class Workspaces:
         attached = await self._attachments.take(place)
         return Workspace(attached, self._users, self._attachments, place)
 
+    def _front(self, session_id: str, project_id: str | None) -> front.Front | None:
+        if self._session(session_id).exists():
+            return None
+        return front.kept(None if project_id is None else self._project(project_id))
+
     def _copy(self, source: Path | None, target: Path) -> None:
         """A project without an image is an empty one."""
         self._storage.copy(source if source and source.exists() else None, target)
+
+    def _delete_project(self, project: Path) -> None:
+        front.forget(project)
+        self._storage.remove(project)
 
     def _all_old(self, made_before: float) -> list[Path]:
         return [
