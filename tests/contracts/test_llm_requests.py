@@ -88,6 +88,26 @@ async def test_other_servers_are_sent_no_field_that_only_openai_knows(server: Mo
     }
 
 
+async def test_openai_is_sent_short_ids_and_no_reasoning_of_other_servers(
+    server: ModelServer,
+) -> None:
+    server.scripts = THINKING
+    elsewhere = provider_for(server, "openai.chat", model="deepseek-chat")
+    first = await hear(elsewhere, asked(elsewhere, prompt()))
+    await elsewhere.close()
+    calls = [ToolCall(f"{'c' * 40}{n}", "shell", "{}") for n in range(2)]
+    parts: list[Content] = [*first.thoughts, *calls]
+    heard = Heard(outputs=[PartDone(n, part) for n, part in enumerate(parts)])
+    provider = at_openai(server, "gpt-4.1")
+    second = await hear(provider, asked(provider, answered(prompt(), heard, 1)))
+    await provider.close()
+    assert second.error is None
+    said, *results = body_of(server)["messages"][2:]
+    ids = [call["id"] for call in said["tool_calls"]]
+    assert ids == [each["tool_call_id"] for each in results]
+    assert len(set(ids)) == 2
+
+
 async def test_reasoning_of_a_compatible_server_goes_back_under_its_name(
     server: ModelServer,
 ) -> None:

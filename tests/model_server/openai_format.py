@@ -54,6 +54,28 @@ def check(request: Any, headers: Mapping[str, str], script: Script) -> None:
         require(not open_calls, f"tool_call_ids did not have response messages: {open_calls}")
         open_calls = _check_message(message)
     require(not open_calls, f"tool_call_ids did not have response messages: {open_calls}")
+    if "max_completion_tokens" in request:
+        _check_for_openai(request["messages"])
+
+
+def _check_for_openai(messages: Any) -> None:
+    """What only OpenAI's own servers refuse; a request for them is known by its words."""
+    for message in messages:
+        strange = set(message) - {
+            "role",
+            "content",
+            "tool_calls",
+            "tool_call_id",
+            "name",
+            "refusal",
+        }
+        require(not strange, f"Unrecognized request argument supplied: {strange}")
+        for call in message.get("tool_calls", ()):
+            require(
+                len(call["id"]) <= 40,
+                "Invalid 'messages[].tool_calls[].id': string too long. Expected a string with "
+                "maximum length 40.",
+            )
 
 
 def _check_model(request: Any) -> None:
