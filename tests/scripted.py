@@ -103,7 +103,7 @@ def raw_call(name: str, arguments: str, call_id: str = "call_raw") -> ToolCall:
 
 
 def says(
-    *parts: str | ToolCall | Reasoning,
+    *parts: str | Message | ToolCall | Reasoning,
     stop: StopReason | None = None,
     usage: Usage | None = USAGE,
 ) -> list[Event]:

@@ -55,6 +55,9 @@ def check(request: Any, headers: Mapping[str, str], script: Script) -> None:
     messages = request["messages"]
     require(messages and messages[0]["role"] == "user", "messages: the first must be a user's")
     require(messages[-1]["role"] == "user", "This model does not support assistant prefill")
+    blocks = [block for message in messages for block in _blocks(message)]
+    ids = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    require(len(ids) == len(set(ids)), "messages: `tool_use` ids must be unique")
     for at, message in enumerate(messages):
         _check_blocks(message)
         _check_results(message, messages[at - 1] if at else None)

@@ -4,12 +4,12 @@ Nothing of an answer that breaks off becomes history, and no call runs whose arg
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Set
 from contextlib import aclosing
 
 from zene.agent.base import Batch
 from zene.agent.desk import Desk
-from zene.agent.reading import Part, Reading
+from zene.agent.reading import Reading
 from zene.domain.errors import ModelError
 from zene.domain.events import ErrorBody
 from zene.domain.messages import Message, Reasoning, ToolCall
@@ -48,12 +48,14 @@ async def answer(at: Desk, granted: Granted) -> AsyncGenerator[Batch, None]:
 def _keep(at: Desk, reading: Reading, stop_reason: StopReason) -> bool:
     """Make the answer's parts history; whether it has calls."""
     parts = reading.parts
-    calls: dict[str, Part] = {}
+    taken = {call.call_id for _, call in at.talk.calls()}
+    calls = 0
     for part in parts:
         match part.content:
-            case ToolCall() as call if stop_reason != "refusal" and len(calls) < CALLS_LIMIT:
-                call = _fit_to_send(call, part.item_id, calls)
-                calls[call.call_id] = part
+            case ToolCall() as call if stop_reason != "refusal" and calls < CALLS_LIMIT:
+                call = _fit_to_send(call, part.item_id, taken)
+                taken.add(call.call_id)
+                calls += 1
                 is_cut = stop_reason == "length" and part is parts[-1]
                 _keep_call(at, part.item_id, call, is_cut=is_cut)
             case Message(text=text, block=block) | Reasoning(text=text, block=block) if (
@@ -68,9 +70,9 @@ def _keep(at: Desk, reading: Reading, stop_reason: StopReason) -> bool:
     return bool(calls)
 
 
-def _fit_to_send(call: ToolCall, item_id: str, others: dict[str, Part]) -> ToolCall:
-    """The call as providers take it back: an id of its own, a name they allow, bounded arguments."""
-    call_id = call.call_id if call.call_id and call.call_id not in others else item_id
+def _fit_to_send(call: ToolCall, item_id: str, taken: Set[str]) -> ToolCall:
+    """The call as providers take it back: an id that no other in the history has, a name they allow."""
+    call_id = call.call_id if call.call_id and call.call_id not in taken else item_id
     is_named = _NAME.fullmatch(call.name) is not None
     name = call.name if is_named else re.sub(r"[^A-Za-z0-9_-]", "_", call.name)[:64] or "unnamed"
     if is_named and call_id == call.call_id:

@@ -158,6 +158,15 @@ async def test_names_and_ids_that_providers_refuse_are_mended(world: World) -> N
     assert len({call.call_id for call in calls}) == 3
 
 
+async def test_an_id_that_an_earlier_answer_used_is_not_used_again(world: World) -> None:
+    """Small servers count from zero in each answer; Messages refuses a history with an id twice."""
+    same = call("list_files", call_id="call_0")
+    record = await world.tell(says(same), says(same), says("Done."))
+    first, second = record.calls.values()
+    assert first.call_id == "call_0"
+    assert second.call_id not in ("", "call_0")
+
+
 async def test_more_than_64_calls_are_cut(world: World) -> None:
     many = [call("list_files", call_id=f"c{number}") for number in range(100)]
     record = await world.tell(says(*many), says("Done."))

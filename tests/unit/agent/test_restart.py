@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace as replace_struct
 
 from tests.local import LocalBench, LocalOperations
 from tests.record import Record, new_task
@@ -17,16 +19,27 @@ from zene.agent.base import Limits
 from zene.agent.loop import run
 from zene.domain.approvals import ApprovalStatus
 from zene.domain.events import TaskFinished, TaskWaiting
-from zene.domain.messages import Usage
+from zene.domain.messages import Block, Message, Reasoning, ToolCall, Usage
 from zene.domain.sessions import ApprovalPolicy
 from zene.domain.situation import Situation
 from zene.llm.anthropic import Messages
 from zene.llm.base import ModelInfo, Retrying
 from zene.llm.openai import ChatCompletions
+from zene.llm.responses import Responses
+from zene.llm.wire import Wire
 from zene.tools import TOOLS
 from zene.tools.base import Context, Done, Tool
 
 APPEND = call("shell", call_id="append", command="echo line >> log.txt; cat log.txt")
+
+
+_WIRES: dict[str, Wire] = {"anthropic": Messages(), "openai.responses": Responses()}
+
+
+def sealed(*parts: Message | Reasoning | ToolCall) -> list[Message | Reasoning | ToolCall]:
+    """The parts as items of Responses, each with its block."""
+    blocks = [Block(wire="openai.responses", data=Raw(b'{"n":%d}' % n)) for n in range(len(parts))]
+    return [replace_struct(part, block=block) for part, block in zip(parts, blocks, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,14 @@ STORIES = {
         ],
         wire="anthropic",
     ),
+    "reasoning, responses": Story(
+        [
+            says(*sealed(thinks("Hm.", "s1"), Message("Looking."), call("list_files"), APPEND)),
+            says(*sealed(thinks("", "s2"), call("read_file", path="log.txt"))),
+            says(*sealed(thinks("So.", "s3"), Message("Done."))),
+        ],
+        wire="openai.responses",
+    ),
     "reasoning of another provider": Story(
         [
             says(thinks("Hm.", "s1", "other"), "Looking.", call("list_files")),
@@ -197,7 +218,7 @@ class World:
 
     def bodies(self) -> list[bytes]:
         """Every request as it goes over the wire, ids named by the order in which they appear."""
-        wire = Messages() if self.story.wire == "anthropic" else ChatCompletions(is_openai=False)
+        wire = _WIRES.get(self.story.wire, ChatCompletions(is_openai=False))
         return [_named(wire.body(request)) for request in self.model.requests]
 
     def _watched(self, tool: Tool[Any]) -> Tool[Any]:

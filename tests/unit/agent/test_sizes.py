@@ -12,10 +12,11 @@ from tests.scripted import Scripted, call, says
 from zene.agent.loop import run
 from zene.llm.anthropic import Messages
 from zene.llm.openai import ChatCompletions
+from zene.llm.responses import Responses
 from zene.llm.wire import Wire
 from zene.tools import TOOLS
 
-WIRES: list[Wire] = [ChatCompletions(is_openai=True), Messages()]
+WIRES: list[Wire] = [ChatCompletions(is_openai=True), Responses(), Messages()]
 PROMPT = "The total is off by one when the list is empty. Find out why, mend it and add a test."
 TURNS = [
     says("I look at the project first.", call("list_files")),
@@ -62,8 +63,8 @@ def test_all_requests_of_a_task_of_ten_turns_are_small(model: Scripted, wire: Wi
     assert sum(map(len, bodies)) <= 100_000
 
 
-def test_every_request_begins_with_the_one_before(model: Scripted) -> None:
-    wire = ChatCompletions(is_openai=False)
+@pytest.mark.parametrize("wire", [ChatCompletions(is_openai=False), Responses()])
+def test_every_request_begins_with_the_one_before(model: Scripted, wire: Wire) -> None:
     bodies = [wire.body(request) for request in model.requests]
     for one, after in itertools.pairwise(bodies):
         shared = one[: one.rindex(b"]")]
