@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw, structs
 
-from tests.model_server import Answer, Call, ModelServer, Script
+from tests.model_server import Answer, Call, Fault, ModelServer, Part, Script
 from tests.model_server.asking import SHELL, Heard, answered, asked, hear, prompt, provider_for
 from zene.domain.messages import Block, Content, Item, Message, Reasoning, ToolCall
 from zene.llm.base import Effort, ModelInfo, PartDone, Provider
@@ -212,6 +212,31 @@ async def test_what_belongs_together_is_refused_apart(
     assert again.error is not None
     assert again.error.code == "model_rejected"
     assert "was provided without its required" in again.error.message
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (
+            "Your organization must be verified to generate reasoning summaries.",
+            "only to organizations that it has verified",
+        ),
+        ("Unsupported value: 'none' for reasoning.effort", "choose another effort for gpt-5.4"),
+        ("Encrypted content is not supported with this model.", "api = 'chat'"),
+        ("The model is tired.", ""),
+    ],
+)
+async def test_a_model_that_may_not_reason_is_told_with_the_cure(
+    server: ModelServer, provider: Provider, words: str, cure: str
+) -> None:
+    refusal = [Part(text=json.dumps({"error": {"message": words}}))]
+    server.scripts["*"] = Script(answers=[Answer(fault=Fault(status=400, body=refusal))])
+    heard = await hear(provider, asked(provider, prompt()))
+    assert heard.error is not None
+    assert heard.error.code == "model_rejected"
+    assert words in heard.error.message
+    assert cure in heard.error.message
+    assert heard.error.message.endswith(")") == bool(cure)
 
 
 async def test_reasoning_by_its_id_alone_is_not_found(

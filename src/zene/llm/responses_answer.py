@@ -4,8 +4,6 @@ An item's last form, as `response.output_item.done` has it, is kept as the part'
 to a server that stores nothing. An item that never got there is told in our own words.
 """
 
-from typing import Literal
-
 from msgspec import Raw, Struct
 
 from zene.domain.messages import Block, Content, Message, Reasoning, ToolCall
@@ -13,21 +11,18 @@ from zene.llm.base import CallStarted, Delta, Done, Output, PartDone, StopReason
 from zene.llm.connection import bad_response, unreachable
 from zene.llm.refusals import refused_in_stream
 from zene.llm.responses_events import (
-    ArgumentsDelta,
     Completed,
     Failed,
     Growth,
     Incomplete,
     ItemAdded,
     ItemDone,
+    Kind,
     Known,
     OfResponse,
     OutputItem,
     RefusalDelta,
     StreamError,
-    SummaryDelta,
-    TextDelta,
-    ThoughtDelta,
     decode_event,
     decode_item,
     usage_of,
@@ -36,18 +31,10 @@ from zene.llm.wire import Bounds
 
 NAME = "openai.responses"
 
-Kind = Literal["message", "reasoning", "arguments"]
 _KINDS: dict[str, Kind] = {
     "message": "message",
     "reasoning": "reasoning",
     "function_call": "arguments",
-}
-_GROWS: dict[type[Growth], Kind] = {
-    TextDelta: "message",
-    RefusalDelta: "message",
-    ArgumentsDelta: "arguments",
-    SummaryDelta: "reasoning",
-    ThoughtDelta: "reasoning",
 }
 
 
@@ -130,13 +117,13 @@ class ResponsesAnswer:
         item = self._growing(event)
         if item is None or not event.delta:
             return []
-        self._has_declined |= isinstance(event, RefusalDelta)
+        if isinstance(event, RefusalDelta):
+            self._has_declined = True
         text = event.delta
-        if isinstance(event, SummaryDelta | ThoughtDelta):
-            if event.paragraph != item.paragraph and item.pieces:
-                text = f"\n\n{text}"
+        if event.paragraph != item.paragraph:
             item.paragraph = event.paragraph
-        return [self._delta(item, _GROWS[type(event)], text)]
+            text = f"\n\n{text}" if item.pieces else text
+        return [self._delta(item, event.kind, text)]
 
     def _growing(self, event: Growth) -> _OpenItem | None:
         """The item that the event belongs to; None for one that is passed over."""

@@ -4,7 +4,7 @@ There are some sixty kinds, most of them about tools that Zene never asks for, a
 a kind that is not named here is passed over. What is named must fit.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError
 from msgspec.json import Decoder
@@ -75,43 +75,58 @@ class ItemDone(_Event, tag="response.output_item.done"):
     item: Raw
 
 
-class _Growth(_Event):
+Kind = Literal["message", "reasoning", "arguments"]
+
+
+class Growth(_Event):
+    """More of an item. What the model thought comes in numbered paragraphs."""
+
+    kind: ClassVar[Kind] = "message"
     output_index: _Index
     delta: str
     item_id: str = ""
 
+    @property
+    def paragraph(self) -> int:
+        """The number of the paragraph that grows."""
+        return 0
 
-class TextDelta(_Growth, tag="response.output_text.delta"):
+
+class TextDelta(Growth, tag="response.output_text.delta"):
     """More of a message's text."""
 
 
-class RefusalDelta(_Growth, tag="response.refusal.delta"):
+class RefusalDelta(Growth, tag="response.refusal.delta"):
     """More of the words with which the model declines."""
 
 
-class ArgumentsDelta(_Growth, tag="response.function_call_arguments.delta"):
+class ArgumentsDelta(Growth, tag="response.function_call_arguments.delta"):
     """More of a call's arguments."""
 
+    kind = "arguments"
 
-class SummaryDelta(_Growth, tag="response.reasoning_summary_text.delta"):
-    """More of the summary of what the model thought, in numbered paragraphs."""
 
+class SummaryDelta(Growth, tag="response.reasoning_summary_text.delta"):
+    """More of the summary of what the model thought."""
+
+    kind = "reasoning"
     summary_index: _Index = 0
 
     @property
     def paragraph(self) -> int:
-        """The number of the paragraph."""
+        """Summaries are numbered."""
         return self.summary_index
 
 
-class ThoughtDelta(_Growth, tag="response.reasoning_text.delta"):
+class ThoughtDelta(Growth, tag="response.reasoning_text.delta"):
     """More of what the model thought, where it is told in full."""
 
+    kind = "reasoning"
     content_index: _Index = 0
 
     @property
     def paragraph(self) -> int:
-        """The number of the part."""
+        """Texts are numbered."""
         return self.content_index
 
 
@@ -194,7 +209,6 @@ class _Kind(Struct):
     error: object = None
 
 
-Growth = TextDelta | RefusalDelta | ArgumentsDelta | SummaryDelta | ThoughtDelta
 Known = (
     Created
     | InProgress
