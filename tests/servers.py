@@ -15,13 +15,13 @@ from typing import Any, Self
 import msgspec
 
 from tests.model_server import ModelServer
-from tests.model_server.asking import KEY
+from tests.planted import KEY, PASSWORD, check_none, check_none_below
 from zene.client import AsyncClient
 from zene.domain.errors import NotFound
 from zene.domain.events import Event
+from zene.gateway.shapes import Tokens
 
 ADMIN = "admin@localhost"
-PASSWORD = "correct horse battery"
 SECONDS = 40.0
 RESUMED_SECONDS = (
     5.0  # what was promised; less than a lease lasts, so that waiting for one is found out
@@ -40,6 +40,7 @@ class Program:
     process: asyncio.subprocess.Process
     log: Path | None = None
     seen: str = ""
+    errors: str = ""
 
     async def until(self, pattern: str) -> re.Match[str]:
         """Read stdout up to a match."""
@@ -58,8 +59,9 @@ class Program:
         async with asyncio.timeout(SECONDS):
             out, err = await self.process.communicate()
         assert self.process.returncode is not None
-        logged = self.log.read_text() if self.log else err.decode()
-        return self.process.returncode, self.seen + out.decode(), logged
+        self.seen += out.decode()
+        self.errors = self.log.read_text() if self.log else err.decode()
+        return self.process.returncode, self.seen, self.errors
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Zene:
     port: int
     programs: list[Program] = field(default_factory=list)
     clients: list[AsyncClient] = field(default_factory=list)
+    tokens: list[Tokens] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -149,7 +152,7 @@ class Zene:
         """A client that is signed in."""
         client = AsyncClient(self.url)
         self.clients.append(client)
-        await client.login(email, PASSWORD)
+        self.tokens.append(await client.login(email, PASSWORD))
         return client
 
     async def __aenter__(self) -> Self:
@@ -160,8 +163,19 @@ class Zene:
             await client.close()
         for program in reversed(self.programs):
             if program.process.returncode is None:
-                program.process.kill()
-                await program.process.communicate()
+                await program.end(signal.SIGKILL)
+        await asyncio.to_thread(self.check_secrets)
+
+    def check_secrets(self) -> None:
+        """No planted secret is in what was stored, logged or said, nor a token of anybody who was signed in."""
+        keeps = self.home / "data" / "secret.key"
+        secrets = [KEY, PASSWORD, *([keeps.read_text().strip()] if keeps.exists() else [])]
+        secrets += [
+            each for kept in self.tokens for each in (kept.access_token, kept.refresh_token)
+        ]
+        for program in self.programs:
+            check_none((program.seen + program.errors).encode(), "what a program said", secrets)
+        check_none_below(self.home, secrets, but_in=[keeps])
 
 
 def served_by(model: ModelServer, name: str = "openai:gpt-4.1", **variables: str) -> dict[str, str]:

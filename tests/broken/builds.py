@@ -1,5 +1,7 @@
 """Every broken build, with the promise that it breaks and the check that has to fail on it."""
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +99,14 @@ def _shares_network(arguments: Callable[..., list[str]]) -> Callable[..., list[s
         return [program, *options[:at], "--share-net", *options[at:]]
 
     return shared
+
+
+def _tells_the_key(open_model: Callable[..., Any]) -> Callable[..., Any]:
+    def opened(settings: Any, name: str) -> Any:
+        sys.stderr.write(settings.named(name).api_key.reveal())  # the log would hide it
+        return open_model(settings, name)
+
+    return opened
 
 
 def _waits_for_ever(_: object) -> Callable[..., Any]:
@@ -261,6 +271,18 @@ BUILDS = {
         is_left_out("zene.gateway.signin:SignIns.still_good", answer=True),
         FLOWS / "test_http_stream.py",
         "test_a_stream_ends_within_five_seconds_when_its_user_is_disabled",
+    ),
+    "a sandbox has the environment of the server": Build(
+        "G17",
+        becomes("zene.sandbox.confine:ENVIRONMENT", lambda kept: kept | os.environ),
+        FLOWS / "test_secrets.py",
+        "test_an_agent_that_looks_everywhere_finds_none",
+    ),
+    "the key of the model is written to the log": Build(
+        "G17",
+        becomes("zene.wiring:open_model", _tells_the_key),
+        FLOWS / "test_secrets.py",
+        "test_an_agent_that_looks_everywhere_finds_none",
     ),
     "a reader that stops is waited for": Build(
         "G19",

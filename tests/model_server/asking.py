@@ -6,6 +6,7 @@ from typing import Any, Literal
 from msgspec import Struct, structs
 
 from tests.model_server.server import ModelServer
+from tests.planted import KEY
 from zene.domain.errors import ModelError
 from zene.domain.messages import (
     Content,
@@ -24,7 +25,6 @@ from zene.llm.http import Endpoint, Limits
 
 WireName = Literal["openai.chat", "openai.responses", "anthropic"]
 WIRES: tuple[WireName, ...] = ("openai.chat", "openai.responses", "anthropic")
-KEY = "sk-the-key-of-the-tests"
 # A model of each maker that takes tools and, where it thinks, is asked to.
 MODELS: dict[WireName, str] = {
     "openai.chat": "gpt-4.1",

@@ -18,6 +18,7 @@ from tests.model_server import anthropic_format, openai_format, responses_format
 from tests.model_server.formats import Refused
 from tests.model_server.playing import Connection, Reply
 from tests.model_server.scripts import Answer, Fault, Script
+from tests.planted import check_none
 
 _FORMATS: Mapping[str, ModuleType] = {
     "/v1/chat/completions": openai_format,
@@ -93,6 +94,8 @@ class ModelServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+        for request in self.requests:
+            check_none(request.body.encode(), "what the model was asked")
 
     def reply(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         if path.startswith("/_log"):
