@@ -13,7 +13,6 @@ import pytest
 
 from tests.model_server import Answer, Fault, ModelServer, Script
 from tests.model_server.asking import (
-    KEY,
     WIRES,
     Heard,
     WireName,
@@ -23,6 +22,7 @@ from tests.model_server.asking import (
     provider_at,
     provider_for,
 )
+from tests.planted import KEY
 from zene.llm.base import ERROR_CODES, Delta, Retrying
 from zene.llm.http import Limits
 from zene.llm.retry import Persistent

@@ -8,7 +8,6 @@ import pytest
 
 from tests.model_server import Answer, Call, ModelServer, Script
 from tests.model_server.asking import (
-    KEY,
     Heard,
     answered,
     asked,
@@ -16,6 +15,7 @@ from tests.model_server.asking import (
     prompt,
     provider_for,
 )
+from tests.planted import KEY
 from zene.domain.messages import (
     Content,
     Item,

@@ -8,7 +8,8 @@ from contextlib import closing
 import pytest
 
 from tests.model_server import Answer, Call, ModelServer, Script
-from tests.servers import PASSWORD, RESUMED_SECONDS, Log, Zene, begin, says
+from tests.planted import PASSWORD
+from tests.servers import RESUMED_SECONDS, Log, Zene, begin, says
 from zene.domain.approvals import Decision
 from zene.domain.errors import Conflict, NotFound
 from zene.domain.sessions import ApprovalPolicy
