@@ -13,7 +13,11 @@ from zene.domain.errors import SetupError
 Seam = Literal["bus", "store", "sandbox", "llm"]
 
 BACKENDS: dict[Seam, dict[str, str]] = {
-    "bus": {"memory": "zene.bus.memory:MemoryBus"},
+    "bus": {
+        "memory": "zene.bus.memory:open_bus",
+        "redis": "zene.bus.redis:open_bus",
+        "rediss": "zene.bus.redis:open_bus",
+    },
     "store": {"sqlite": "zene.store.sqlite:SqliteStore"},
     "sandbox": {"bwrap": "zene.sandbox.bwrap:BubblewrapProvider"},
     "llm": {
@@ -36,7 +40,8 @@ def backend(seam: Seam, url: str) -> Callable[..., Any]:
     except ModuleNotFoundError as err:
         if err.name is None or err.name.partition(".")[0] == "zene":
             raise
+        extra = module.rpartition(".")[2]
         raise SetupError(
-            f"{scheme}: needs the package {err.name}. Install it with: pip install 'zene[{scheme}]'"
+            f"{scheme}: needs the package {err.name}. Install it with: pip install 'zene[{extra}]'"
         ) from err
     return opener

@@ -80,6 +80,12 @@ def open_store(settings: Settings) -> Store:
     return store
 
 
+def open_bus(settings: Settings) -> "Bus":
+    """The bus; to be started before use, and closed. Raises SetupError."""
+    bus: Bus = backend("bus", settings.bus)(settings.bus, installation_id(settings.data_dir))
+    return bus
+
+
 def open_model(settings: Settings, name: str) -> "ModelProvider":
     """The model of that name, for any number of calls; to be closed. Raises SetupError."""
     from zene.llm import pricing  # noqa: PLC0415
@@ -158,6 +164,7 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
 
     folder = settings.data_dir
     store = open_store(settings)
+    bus = open_bus(settings)
     sandboxes = _sandboxes(settings, installation_id(folder))
     workspaces = Workspaces(
         data_dir=folder,
@@ -167,9 +174,8 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
         limits=_limits(settings),
     )
     outputs = Outputs(folder / "outputs")
-    bus: Bus = backend("bus", settings.bus)()
     try:
-        await asyncio.gather(store.migrate(), sandboxes.start())
+        await asyncio.gather(store.migrate(), bus.start(), sandboxes.start())
         await workspaces.start()
         yield Parts(
             settings=settings,

@@ -2,22 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.redis_server import redis_server
 from zene.bus.base import Bus, Live, Signal
-from zene.bus.memory import QUEUE_LENGTH, MemoryBus
+from zene.bus.followers import QUEUE_LENGTH
+from zene.bus.texts import TEXT_LIMIT
 from zene.domain.events import Draft, ItemDelta
+from zene.seams import backend
 
-BACKENDS = ("memory",)
+BACKENDS = ("memory", "redis")
 WAIT = 5.0
 
 
 @pytest.fixture(params=BACKENDS)
-async def bus() -> AsyncIterator[Bus]:
-    opened = MemoryBus()
-    yield opened
-    await opened.close()
+async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
+    async with AsyncExitStack() as stack:
+        url = "memory://"
+        if request.param == "redis":
+            url = (await stack.enter_async_context(redis_server(tmp_path))).url
+        opened: Bus = backend("bus", url)(url, "one")
+        await opened.start()
+        stack.push_async_callback(opened.close)
+        yield opened
 
 
 def event(seq: int, completes: str | None = None) -> Live:
@@ -106,6 +116,39 @@ async def test_a_completed_item_has_no_text_so_far(bus: Bus) -> None:
     assert await bus.drafts("ses_1") == []
 
 
+async def test_a_delta_at_the_beginning_begins_the_text_anew(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("Hello", 0), fleeting(4))
+    await bus.publish_delta("ses_1", delta("Good", 0), fleeting(4))
+    assert await texts_so_far(bus) == {"itm_1": (0, "Good")}
+
+
+async def test_a_text_whose_beginning_is_unknown_is_not_kept(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("world", 6), fleeting(4))
+    assert await bus.drafts("ses_1") == []
+
+
+async def test_a_text_is_kept_up_to_the_piece_that_leaves_a_gap(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("Hello ", 0), fleeting(4))
+    await bus.publish_delta("ses_1", delta("!", 11), fleeting(4))
+    assert await texts_so_far(bus) == {"itm_1": (0, "Hello ")}
+
+
+async def test_a_text_is_not_kept_beyond_its_limit(bus: Bus) -> None:
+    await bus.publish_delta("ses_1", delta("x" * TEXT_LIMIT, 0), fleeting(4))
+    await bus.publish_delta("ses_1", delta("y", TEXT_LIMIT), fleeting(4))
+    assert await texts_so_far(bus) == {"itm_1": (0, "x" * TEXT_LIMIT)}
+
+
+async def test_a_follower_that_left_gets_nothing_and_can_come_back(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as left:
+        pass
+    async with bus.subscribe("ses_1") as back:
+        await bus.publish("ses_1", [event(1)])
+        live = await back.next(WAIT)
+        assert live == event(1)
+        assert await left.next(0) is None
+
+
 async def test_a_wake_wakes_who_waits(bus: Bus) -> None:
     waiting = asyncio.create_task(bus.wakened(WAIT))
     await asyncio.sleep(0)
@@ -133,3 +176,5 @@ async def test_closing_ends_subscriptions_and_may_be_done_twice(bus: Bus) -> Non
         await bus.close()
         await bus.close()
         assert await follower.next(WAIT) is None
+        assert follower.ended
+        assert not follower.lagged

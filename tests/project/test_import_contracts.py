@@ -12,6 +12,7 @@ SOURCE = ROOT / "src" / "zene"
 # Modules that only the composition root may import, here once the file is.
 BACKENDS = [
     "zene.bus.memory",
+    "zene.bus.redis",
     "zene.llm.anthropic",
     "zene.llm.demo",
     "zene.llm.openai",

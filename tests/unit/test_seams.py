@@ -8,7 +8,7 @@ from zene.domain.errors import SetupError
 
 
 def test_a_scheme_opens_its_backend() -> None:
-    assert seams.backend("bus", "memory://").__name__ == "MemoryBus"
+    assert type(seams.backend("bus", "memory://")("memory://", "one")).__name__ == "MemoryBus"
 
 
 def test_an_unknown_scheme_is_told_the_known_ones() -> None:
@@ -23,7 +23,7 @@ def test_a_missing_client_library_says_what_to_install(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(seams.BACKENDS["bus"], "planted", "planted_backend:Bus")
     with pytest.raises(
-        SetupError, match=r"a_client_nobody_installed.*pip install 'zene\[planted\]'"
+        SetupError, match=r"a_client_nobody_installed.*pip install 'zene\[planted_backend\]'"
     ):
         seams.backend("bus", "planted://")
     sys.modules.pop("planted_backend", None)

@@ -27,18 +27,21 @@ async def events(call: Call, query: EventsQuery) -> shapes.Events:
     if page.events or not query.wait:
         return page
     session_id = call.id("session_id", "ses")
-    with call.parts.followers.follow(session_id, call.user.id) as followed:
-        async with call.parts.bus.subscribe(session_id) as subscription:
-            page = await _page(call, query)  # what came before the subscription began
-            deadline = asyncio.get_running_loop().time() + query.wait
-            while not page.events and not call.parts.followers.draining:
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
-                    break
-                live = await subscription.next(min(left, LOOK_SECONDS))
-                if (live and live.durable) or followed.head != page.last_seq:
-                    page = await _page(call, query)
-    return page
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + query.wait
+    followers, bus = call.parts.followers, call.parts.bus
+    with followers.follow(session_id, call.user.id) as followed:
+        while True:
+            async with bus.subscribe(session_id) as subscription:
+                page = await _page(call, query)  # what came before the subscription began
+                while not (page.events or subscription.ended or followers.draining):
+                    if (left := deadline - clock()) <= 0:
+                        return page
+                    live = await subscription.next(min(left, LOOK_SECONDS))
+                    if (live and live.durable) or followed.head != page.last_seq:
+                        page = await _page(call, query)
+            if page.events or followers.draining or not subscription.lagged:
+                return page
 
 
 async def _page(call: Call, query: EventsQuery) -> shapes.Events:

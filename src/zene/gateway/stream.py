@@ -99,7 +99,7 @@ class EventStream:
         await self._write(b"retry: %d\n\n" % retry)
 
     async def _follow(self, followed: Followed, left: asyncio.Task[None]) -> None:
-        """Read and send; again from the store whenever the subscription could not keep up."""
+        """Read and send; again from the store whenever the subscription could not keep up, or the bus was away."""
         while not self._over:
             async with self._parts.bus.subscribe(self._session_id) as subscription:
                 drafts = await self._parts.bus.drafts(self._session_id)
@@ -115,12 +115,11 @@ class EventStream:
     ) -> None:
         """Send live events until the stream is over or the subscription ends."""
         while not self._over:
-            asked_at = time.monotonic()
             event = await subscription.next(TICK_SECONDS)
             now = time.monotonic()
             if event is not None:
                 await self._deliver(event)
-            elif now - asked_at < TICK_SECONDS / 2:  # not a time-out: the subscription has ended
+            elif subscription.ended:
                 self._over = not subscription.lagged
                 return
             if now - self._ticked_at >= TICK_SECONDS:

@@ -121,7 +121,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         str | None,
         Meta(description="The store's URL; by default `sqlite:///` and `zene.db` in `data_dir`."),
     ] = None
-    bus: Annotated[str, Meta(description="The bus's URL.")] = "memory://"
+    bus: Annotated[
+        str, Meta(description="The bus's URL: `memory://`, `redis://` or `rediss://`.")
+    ] = "memory://"
     sandbox: Annotated[str, Meta(description="The URL of what runs the agents' commands.")] = (
         "bwrap://"
     )

@@ -1,31 +1,38 @@
 """What followers see while a task runs: durable events after their commit, deltas gathered for a moment.
 
 The first delta of an item goes out at once, later ones together every `FLUSH_SECONDS`. Durable events
-are never overtaken: what was gathered goes out before them.
+are never overtaken: what was gathered goes out before them. The text of open items is held here, and
+published anew, whole, where the bus has lost it.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast
 
 from msgspec.structs import replace
 
 from zene.bus.base import Bus, live
+from zene.bus.texts import Text
 from zene.domain.events import Draft, Event, ItemDelta, envelope
 from zene.domain.times import rfc3339
 from zene.worker.desk import now_ms
 
 FLUSH_SECONDS = 0.03
+LOOK_SECONDS = 1.0  # how long a loss is not noticed where an item is silent
 
 
 class Publisher:
-    """Publishes the events of one task. `close` drops what is still gathered."""
+    """Publishes the events of one task."""
 
     def __init__(self, bus: Bus, session_id: str) -> None:
         self._bus = bus
         self._session_id = session_id
         self._seq = 0
-        self._gathered: dict[str, _Gathered] = {}
-        self._begun: set[str] = set()
+        self._gathered: list[_Gathered] = []
+        self._newest: dict[str, _Gathered] = {}
+        self._open: dict[str, Text] = {}
+        self._losses = bus.losses
         self._due = asyncio.Event()
 
     def delta(self, draft: Draft) -> None:
@@ -34,9 +41,10 @@ class Publisher:
         if not isinstance(delta, ItemDelta):
             message = f"{delta.type} is not fleeting: it belongs into a batch"
             raise TypeError(message)
-        gathered = self._gathered.get(delta.item_id)
-        if gathered is None or not gathered.add(delta):
-            self._gathered[delta.item_id] = _Gathered(draft, delta)
+        newest = self._newest.get(delta.item_id)
+        if newest is None or not newest.add(delta):
+            newest = self._newest[delta.item_id] = _Gathered(draft, delta)
+            self._gathered.append(newest)
         self._due.set()
 
     async def events(self, events: Sequence[Event]) -> None:
@@ -44,34 +52,46 @@ class Publisher:
         await self.flush()
         if events:
             self._seq = events[-1].seq
+            for event in events:
+                if event.type == "item.completed" and event.item_id:
+                    self._open.pop(event.item_id, None)
             await self._bus.publish(self._session_id, [live(event) for event in events])
 
     async def flush(self) -> None:
-        """Publish what was gathered."""
-        gathered, self._gathered = self._gathered, {}
-        for one in gathered.values():
-            draft = replace(one.draft, body=one.whole())
-            event = envelope(
-                draft, session_id=self._session_id, seq=self._seq, ts=rfc3339(now_ms())
-            )
-            await self._bus.publish_delta(self._session_id, draft, live(event))
+        """Publish what was gathered, or every open item's whole text where the bus has lost that."""
+        drafts = [one.whole() for one in self._gathered]
+        self._gathered, self._newest = [], {}
+        for draft in drafts:
+            delta = cast("ItemDelta", draft.body)
+            self._open.setdefault(delta.item_id, Text(draft)).replace(delta)
+        if self._losses != self._bus.losses:
+            self._losses = self._bus.losses
+            drafts = [text.whole() for text in self._open.values()]
+        for draft in drafts:
+            await self._publish(draft)
 
     async def run(self) -> None:
         """Flush for as long as the task runs; ended by cancelling."""
         while True:
-            await self._due.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._due.wait()
             self._due.clear()
-            if self._gathered.keys() <= self._begun:
+            if self._newest.keys() <= self._open.keys():
                 await asyncio.sleep(FLUSH_SECONDS)
-            self._begun.update(self._gathered)
             await self.flush()
+
+    async def _publish(self, draft: Draft) -> None:
+        ts = rfc3339(now_ms())
+        event = envelope(draft, session_id=self._session_id, seq=self._seq, ts=ts)
+        await self._bus.publish_delta(self._session_id, draft, live(event))
 
 
 class _Gathered:
     """Deltas of one item that follow on each other, as one."""
 
     def __init__(self, draft: Draft, first: ItemDelta) -> None:
-        self.draft = draft
+        self._draft = draft
         self._first = first
         self._pieces = [first.text]
         self._end = first.offset + len(first.text)
@@ -84,12 +104,5 @@ class _Gathered:
         self._end += len(delta.text)
         return True
 
-    def whole(self) -> ItemDelta:
-        first = self._first
-        return ItemDelta(
-            item_id=first.item_id,
-            kind=first.kind,
-            offset=first.offset,
-            text="".join(self._pieces),
-            stream=first.stream,
-        )
+    def whole(self) -> Draft:
+        return replace(self._draft, body=replace(self._first, text="".join(self._pieces)))
