@@ -88,6 +88,7 @@ class RedisBus:
                 policy=policy,
                 cure="set maxmemory-policy to volatile-ttl or noeviction",
             )
+        self._take_up(link)
         self._keeper = asyncio.create_task(self._keep(link), name="bus")
 
     async def publish(self, session_id: str, events: Sequence[Live]) -> None:
@@ -180,9 +181,6 @@ class RedisBus:
     async def _keep(self, link: Link) -> None:
         """Hold on to Redis, whatever happens to it; ended by cancelling."""
         while True:
-            self._link = link
-            self._channels.go_on(link.subscription)
-            self._words.wake()
             while (reason := await link.beat()) is None:
                 self._make_good(link)
             self._link = None
@@ -190,9 +188,15 @@ class RedisBus:
             self._channels.pause()
             log.warning("bus.away", redis=self._redis.shown, reason=reason)
             link = await patiently(self._redis, self._prefix, self._workers, self._take)
+            self._take_up(link)
             self._missed = 0
             self.losses += 1
             log.info("bus.back", redis=self._redis.shown)
+
+    def _take_up(self, link: Link) -> None:
+        self._link = link
+        self._channels.go_on(link.subscription)
+        self._words.wake()
 
     def _make_good(self, link: Link) -> None:
         """What was dropped or refused for a while can be kept again."""
