@@ -25,11 +25,11 @@ setup: system-packages .venv/.run ## Install everything `make up` needs, without
 dev: .venv/.dev ## Install what the checks and tests need into .venv
 
 .PHONY: test
-test: system-packages .venv/.dev ## Run all tests (ARGS="tests/unit -x")
+test: test-packages .venv/.dev ## Run all tests (ARGS="tests/unit -x")
 	@$(BIN)/python -m pytest $(ARGS) </dev/null
 
 .PHONY: coverage
-coverage: system-packages .venv/.dev ## Run all tests and say which lines they do not reach
+coverage: test-packages .venv/.dev ## Run all tests and say which lines they do not reach
 	@$(BIN)/python -m pytest --cov=zene --cov-report=term $(ARGS) </dev/null
 
 .PHONY: check
@@ -47,7 +47,7 @@ format: .venv/.dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format --quiet
 
 .PHONY: bench
-bench: system-packages .venv/.dev ## Measure Zene against the bare loop (ARGS="--help")
+bench: test-packages .venv/.dev ## Measure Zene against the bare loop (ARGS="--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: lock
@@ -61,6 +61,10 @@ uninstall: ## Remove what Zene set up outside and inside the checkout (PURGE=1: 
 .PHONY: system-packages
 system-packages:
 	@scripts/system-packages
+
+.PHONY: test-packages
+test-packages:
+	@scripts/system-packages test
 
 .venv/bin/python:
 	@scripts/create-venv

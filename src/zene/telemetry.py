@@ -22,7 +22,7 @@ _SECRET_NAMES = re.compile(
     r"password|secret|token$|api_key|authorization|cookie|ticket", re.IGNORECASE
 )
 _CREDENTIALS = re.compile(
-    r"(?P<before>\b[Bb]earer\s+|://[^\s/:@]*:|[?&](?:ticket|token|key)=)[^\s@&\"']+"
+    r"(?P<before>\b[Bb]earer\s+|://[^\s/:@]*:(?=[^\s\"']*@)|[?&](?:ticket|token|key)=)[^\s@&\"']+"
     r"|\bsk-[\w-]{8,}|\beyJ[\w-]+\.[\w-]+\.[\w-]+"
 )
 _PLAIN = re.compile(r"[\w.:/@+%,*-]+")

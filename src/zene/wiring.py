@@ -80,12 +80,6 @@ def open_store(settings: Settings) -> Store:
     return store
 
 
-def open_bus(settings: Settings) -> "Bus":
-    """The bus; to be started before use, and closed. Raises SetupError."""
-    bus: Bus = backend("bus", settings.bus)(settings.bus, installation_id(settings.data_dir))
-    return bus
-
-
 def open_model(settings: Settings, name: str) -> "ModelProvider":
     """The model of that name, for any number of calls; to be closed. Raises SetupError."""
     from zene.llm import pricing  # noqa: PLC0415
@@ -106,6 +100,15 @@ def open_model(settings: Settings, name: str) -> "ModelProvider":
     endpoint = Endpoint(base_url=model.url or "", api_key=key, api=model.api or "")
     provider: ModelProvider = backend("llm", model.provider)(info, endpoint)
     return Persistent(provider, uniform=random.uniform, sleep=asyncio.sleep)
+
+
+async def probe_bus(settings: Settings) -> None:
+    """See whether the bus can be used, beside a server that may be running. Raises SetupError."""
+    bus = _bus(settings, f"probe-{os.getpid()}")
+    try:
+        await bus.start()
+    finally:
+        await bus.close()
 
 
 async def probe_sandboxes(settings: Settings) -> Capabilities:
@@ -164,7 +167,7 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
 
     folder = settings.data_dir
     store = open_store(settings)
-    bus = open_bus(settings)
+    bus = _bus(settings, installation_id(folder))
     sandboxes = _sandboxes(settings, installation_id(folder))
     workspaces = Workspaces(
         data_dir=folder,
@@ -191,6 +194,11 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
         await workspaces.close()
         outputs.close()
         await store.close()
+
+
+def _bus(settings: Settings, installation: str) -> "Bus":
+    bus: Bus = backend("bus", settings.bus)(settings.bus, installation)
+    return bus
 
 
 def _sandboxes(settings: Settings, installation: str) -> "SandboxProvider":

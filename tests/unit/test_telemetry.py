@@ -92,6 +92,12 @@ def test_secrets_are_masked(
     assert telemetry.MASK in stream.getvalue()
 
 
+def test_an_address_without_a_password_is_shown(stream: io.StringIO) -> None:
+    telemetry.set_up("json", stream=stream)
+    log.info("bus.away", redis="redis://127.0.0.1:6379/0")
+    assert lines(stream)[0]["redis"] == "redis://127.0.0.1:6379/0"
+
+
 def test_counts_of_tokens_are_not_secrets(stream: io.StringIO) -> None:
     telemetry.set_up("json", stream=stream)
     log.info("step", input_tokens=12)

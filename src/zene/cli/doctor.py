@@ -66,7 +66,7 @@ async def _findings(settings: Settings, *, call_model: bool) -> AsyncIterator[Fi
     )
     for finding in await asyncio.to_thread(_machine, settings):
         yield finding
-    for look in (_store, _sandbox):
+    for look in (_store, _bus, _sandbox):
         async for finding in look(settings):
             yield finding
     for line in model_state(settings):
@@ -118,6 +118,19 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("missing", "store", f"{settings.store_url}: {err.message}")
     finally:
         await store.close()
+
+
+async def _bus(settings: Settings) -> AsyncIterator[Finding]:
+    scheme = settings.bus.partition(":")[0]
+    try:
+        await wiring.probe_bus(settings)
+        yield Finding(
+            "ok",
+            "bus",
+            f"{scheme}://, in this process" if scheme == "memory" else f"{scheme}:// answers",
+        )
+    except ZeneError as err:
+        yield Finding("missing", "bus", err.message)
 
 
 async def _sandbox(settings: Settings) -> AsyncIterator[Finding]:
