@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import hiredis
@@ -124,9 +124,15 @@ class RedisBus:
                 return drafts
         return []
 
-    def subscribe(self, session_id: str) -> AbstractAsyncContextManager[Follower]:
-        """Follow a session from now on."""
-        return self._channels.follow(self._live(session_id))
+    @asynccontextmanager
+    async def subscribe(self, session_id: str) -> AsyncGenerator[Follower, None]:
+        """Follow a session from now on: what this process published before has been handed out by then."""
+        if self._link is not None and self._link.commands.is_asked:
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(READ_SECONDS):
+                    await self._link.commands.call("PING")
+        async with self._channels.follow(self._live(session_id)) as follower:
+            yield follower
 
     async def wake(self) -> None:
         """Wake the workers, those of this process at once."""

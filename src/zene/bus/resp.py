@@ -82,6 +82,11 @@ class Connection(asyncio.Protocol):
         self._outgoing_bytes = 0
         self._asked: deque[Handler] = deque()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether Redis still owes an answer."""
+        return bool(self._asked)
+
     def send(self, *command: str | bytes | int, then: Handler | None) -> bool:
         """Send a command with this turn of the loop's others; False where Redis is too far behind, or gone.
 
