@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -28,8 +29,10 @@ from zene.sandbox.base import (
     Spec,
 )
 from zene.tools.base import Entry
-from zene.workspaces.front import Front
 from zene.workspaces.workspaces import SHOWN, Workspace, Workspaces
+
+if TYPE_CHECKING:
+    from zene.workspaces.front import Front
 
 
 class Bench:
