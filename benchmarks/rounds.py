@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from benchmarks.contenders import Contender, Zene, bare_loop, zene_up
-from benchmarks.scenario import ONE, SAY, STREAM, TURNS, ModelLog
+from benchmarks.scenario import ONE, PROGRAMS, SAY, STREAM, TURNS, ModelLog
 
 Values = dict[str, float]
 
@@ -66,13 +66,17 @@ def _measures(log: ModelLog, counts: Counts) -> Sequence[Callable[[Contender], A
     async def fresh(contender: Contender) -> Values:
         return await _fresh_tasks(contender, counts.tasks)
 
+    async def programs(contender: Contender) -> Values:
+        took = await _fresh_tasks(contender, counts.tasks, PROGRAMS)
+        return {f"{key} of programs": value for key, value in took.items()}
+
     async def warm(contender: Contender) -> Values:
         return await _warm_tasks(contender, counts.tasks)
 
     async def streams(contender: Contender) -> Values:
         return await _streams(contender, counts.streams)
 
-    return (_start, sizes, outputs, fresh, warm, _at_once, streams)
+    return (_start, sizes, outputs, fresh, programs, warm, _at_once, streams)
 
 
 async def _start(contender: Contender) -> Values:
@@ -103,11 +107,11 @@ async def _first_output(contender: Contender, count: int) -> Values:
     return {"first output": statistics.median(took)}
 
 
-async def _fresh_tasks(contender: Contender, count: int) -> Values:
+async def _fresh_tasks(contender: Contender, count: int, prompt: str = TURNS) -> Values:
     """Each in a place of its own, where nothing has run: what it starts is part of it."""
     places = [await contender.prepare() for _ in range(count)]
     async with _cpu(contender) as cpu:
-        took = [(await place.task(TURNS)).whole * 1000 for place in places]
+        took = [(await place.task(prompt)).whole * 1000 for place in places]
     return {"task": statistics.median(took), "task CPU": cpu[0] / count}
 
 

@@ -11,6 +11,7 @@ import httpx
 from benchmarks.processes import started
 
 TURNS = "TURNS"  # ten calls of the tool `shell`, then a word
+PROGRAMS = "PROGRAMS"  # the same with a small program a call, in place of `true`
 ONE = "ONE"  # one call, which has the sandbox up, then a word
 SAY = "SAY"  # a word
 STREAM = "STREAM"  # as many tokens
@@ -22,9 +23,16 @@ def _call(number: int) -> dict[str, Any]:
     return {"calls": [{"name": "shell", "arguments": {"command": f"true {number}"}}]}
 
 
+def _program(number: int) -> dict[str, Any]:
+    """Some 13 ms of Python: what a call costs whose command does something."""
+    command = f"/usr/bin/python3 -c 'print({number})'"
+    return {"calls": [{"name": "shell", "arguments": {"command": command}}]}
+
+
 _END = {"text": "Done."}
 _ANSWERS = {
     TURNS: [*map(_call, range(10)), _END],
+    PROGRAMS: [*map(_program, range(10)), _END],
     ONE: [_call(0), _END],
     SAY: [_END],
     STREAM: [{"tokens": TOKENS}],

@@ -56,6 +56,11 @@ class Subscription(Protocol):
     ended: bool
     lagged: bool
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `next` would answer at once."""
+        ...
+
     async def next(self, timeout_seconds: float) -> Live | None:
         """The next event; None when the time is up or the subscription has ended."""
         ...

@@ -18,6 +18,11 @@ class Follower:
         self._events: deque[Live] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something has arrived that was not taken yet."""
+        return bool(self._events)
+
     def offer(self, events: Sequence[Live]) -> None:
         """Queue the events; one that would overflow ends here, and its reader goes on from the store."""
         if self.ended:

@@ -29,6 +29,7 @@ from zene.store import sessions
 
 TICK_SECONDS: Final = 1.0
 _PAGE: Final = 500
+_GATHERED: Final = 256  # events that are sent together at most
 _CHUNK_BYTES: Final = 64 << 10
 _RETRY_MS: Final = (500, 2000)  # between these, so that a thousand clients do not come back at once
 _HEADERS: Final = [
@@ -75,6 +76,7 @@ class EventStream:
         self._send: Send
         self._sent_at = self._ticked_at = time.monotonic()
         self._open_texts: dict[str | None, Draft] = {}
+        self._gathered: list[bytes] = []
         self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +87,7 @@ class EventStream:
             try:
                 await self._start()
                 await self._follow(followed, left)
+                await self._flush()
                 await self._send({"type": "http.response.body", "body": b""})
             except TimeoutError:
                 _abort(scope)
@@ -119,6 +122,8 @@ class EventStream:
             now = time.monotonic()
             if event is not None:
                 await self._deliver(event)
+                if not subscription.has_more or len(self._gathered) >= _GATHERED:
+                    await self._flush()
             elif subscription.ended:
                 self._over = not subscription.lagged
                 return
@@ -130,14 +135,20 @@ class EventStream:
         if event.durable:
             if event.seq == self._cursor + 1:
                 self._cursor = event.seq
-                await self._write(_frame(event))
+                self._gathered.append(_frame(event))
                 self._over = event.type == "session.deleted"
             elif event.seq > self._cursor:
                 await self._catch_up()
             return
         if event.seq > self._cursor:
             await self._catch_up()
-        await self._write(_frame(event))
+        self._gathered.append(_frame(event))
+
+    async def _flush(self) -> None:
+        """Send what was gathered: events that arrived together go out together, for one system call."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            await self._write(b"".join(gathered))
 
     async def _tick(self, followed: Followed, left: asyncio.Task[None]) -> None:
         """What is due each second: may it go on, is there something unpublished, is the line alive."""
@@ -157,7 +168,8 @@ class EventStream:
             await self._write(b":\n\n")
 
     async def _catch_up(self) -> None:
-        """Send the log from the cursor to its head."""
+        """Send the log from the cursor to its head, after what was gathered before it."""
+        await self._flush()
         while not self._over:
             events = await self._parts.store.read(
                 event_log.tail, self._session_id, self._cursor, _PAGE
