@@ -142,7 +142,12 @@ class BubblewrapProvider:
     async def _group(self, limits: Limits) -> Group | None:
         if isinstance(self._cgroups, str):
             return None
-        return await asyncio.to_thread(self._cgroups.create, limits)
+        making = asyncio.ensure_future(asyncio.to_thread(self._cgroups.create, limits))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            (await making).remove()
+            raise
 
     async def _try_one(self) -> None:
         label = f"probe-{os.getpid()}"

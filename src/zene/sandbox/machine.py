@@ -240,8 +240,9 @@ class Empty:
 
 async def start_empty(host: Host, spec: Spec, group: Group | None) -> Empty:
     """Start a sandbox in a group that is its own. Raises SandboxUnavailable, and leaves nothing behind."""
-    held = Held(group, take_slot() if host.is_root else None)
+    held = Held(group, None)
     async with _or_ended(held):
+        held.slot = take_slot() if host.is_root else None
         ours, theirs = socket.socketpair()
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before anything can be sent
