@@ -131,18 +131,23 @@ def claim(
     *, worker: str, now: int, lease_seconds: float, limit: int, user_cap: int
 ) -> Unit[list[Claim]]:
     """Hand out what is ready, to users in turn, within every user's cap; one task of a user before the
-    second of any.
+    second of any. Fewer than `limit` are all that could be had.
     """
     until = now + round(lease_seconds * 1000)
-    claims = []
-    for task_id, session_id, user_id in (yield _CANDIDATES(cap=user_cap, limit=limit)):
-        if not (yield _TAKE_TURN(user=user_id, cap=user_cap)):
-            continue
-        taken = yield from _take(task_id, session_id, worker, now, until)
-        if taken is None:
-            yield ending.RELEASE_USER(user=user_id)
-        else:
-            claims.append(taken)
+    claims: list[Claim] = []
+    is_more = True
+    while is_more and (free := limit - len(claims)):
+        candidates = yield _CANDIDATES(cap=user_cap, limit=free)
+        before = len(claims)
+        for task_id, session_id, user_id in candidates:
+            if not (yield _TAKE_TURN(user=user_id, cap=user_cap)):
+                continue
+            taken = yield from _take(task_id, session_id, worker, now, until)
+            if taken is None:
+                yield ending.RELEASE_USER(user=user_id)
+            else:
+                claims.append(taken)
+        is_more = len(candidates) == free and len(claims) > before
     return claims
 
 

@@ -70,15 +70,16 @@ class Worker:
     async def _claim_until_drained(self, group: asyncio.TaskGroup) -> None:
         while not self._draining.is_set():
             try:
-                claimed = await self._claim(group)
+                may_be_more = await self._claim(group)
             except ZeneError as err:
                 log.warning("worker.claim_failed", error=err.message)
                 await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
                 continue
-            if not claimed:
+            if not may_be_more:
                 await self._desk.bus.wakened(LOOK_SECONDS)
 
     async def _claim(self, group: asyncio.TaskGroup) -> bool:
+        """Take what is ready; whether there may be more."""
         desk = self._desk
         free = desk.terms.slots - len(self._runners)
         if free <= 0:
@@ -96,7 +97,7 @@ class Worker:
             runner = Runner(desk, claim)
             self._runners[claim.lease] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
-        return bool(handed_out)
+        return len(handed_out) == free
 
     async def _work(self, runner: Runner, claim: Claim) -> None:
         log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
