@@ -33,6 +33,11 @@ async def answer(at: Desk, granted: Granted) -> AsyncGenerator[Batch, None]:
                 if reading.take(output):
                     yield at.talk.batch()
                     reading.show()
+                elif reading.is_waiting:
+                    async with aclosing(reading.wait(outputs)) as moments:
+                        async for _ in moments:
+                            yield at.talk.batch()
+                            reading.show()
         done = reading.done
     except ModelError as error:
         reading.discard()

@@ -4,7 +4,10 @@ Items of text are started as soon as they take time to come, so that followers r
 until the answer is whole, since only then their arguments are.
 """
 
+import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal
 
 from zene.agent.base import Operations
@@ -42,6 +45,7 @@ class Reading:
         self._talk = talk
         self._ops = ops
         self._parts: dict[int, Part] = {}
+        self.is_waiting = False  # for PATIENCE_MS after the first text, unless it is shown before
         self._since: int | None = None
         self._done: Done | None = None
 
@@ -72,6 +76,25 @@ class Reading:
             case Done():
                 self._done = output
         return False
+
+    async def wait(self, outputs: AsyncGenerator[Output, None]) -> AsyncGenerator[None, None]:
+        """Read on while the first text waits; yields whenever something was said that followers should see at
+        once, which it is after PATIENCE_MS also where nothing comes any more.
+
+        One coroutine task reads meanwhile, since what waits for the next output cannot be left to say
+        something. It ends with this generator, and raises what reading raises.
+        """
+        reader = asyncio.create_task(self._read_on(outputs))
+        try:
+            await asyncio.wait((reader,), timeout=PATIENCE_MS / 1000)
+            self.is_waiting = False
+            if not reader.done() and self._start_texts():
+                yield
+            if await reader:
+                yield
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
 
     def show(self) -> None:
         """Show the text so far of the items that have just been started."""
@@ -107,12 +130,28 @@ class Reading:
         part.pieces.append(text)
         part.length += len(text)
         if part.is_started:
-            self._ops.delta(part.item_id, part.kind, offset, text)
+            if part.is_shown:
+                self._ops.delta(part.item_id, part.kind, offset, text)
             return False
         now = self._ops.now_ms()
         if self._since is None:
             self._since = now
+            self.is_waiting = True
         return now - self._since >= PATIENCE_MS and self._start_up_to(part)
+
+    async def _read_on(self, outputs: AsyncGenerator[Output, None]) -> bool:
+        """Take outputs while the first text waits; whether the last one is to be seen at once."""
+        async for output in outputs:
+            if self.take(output):
+                return True
+            if not self.is_waiting:
+                break
+        return False
+
+    def _start_texts(self) -> bool:
+        """Start what came before the first call; whether there is anything."""
+        texts = list(takewhile(lambda part: part.kind != "tool_call", self.parts))
+        return bool(texts) and self._start_up_to(texts[-1])
 
     def _start_up_to(self, last: Part) -> bool:
         """Start the item and those before it, since the history is in the order of the answer."""
@@ -122,6 +161,7 @@ class Reading:
             return False
         for part in ahead:
             self.start(part)
+        self.is_waiting = False
         return True
 
     def _part(self, index: int, kind: Literal["message", "reasoning", "tool_call"]) -> Part:

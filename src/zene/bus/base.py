@@ -74,7 +74,7 @@ class LiveEvents(Protocol):
     each as one delta at offset 0."""
 
     async def publish(self, session_id: str, events: Sequence[Live]) -> None:
-        """Hand durable events to followers, after their commit. Neither waits nor raises for a failing bus."""
+        """Hand events to followers, durable ones after their commit. Neither waits nor raises for a failing bus."""
         ...
 
     async def publish_delta(self, session_id: str, draft: Draft, live: Live) -> None:

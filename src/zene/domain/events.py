@@ -4,6 +4,7 @@ Durable events have a `seq` in their session's log. Those in `FLEETING` are neve
 of their own and carry the last durable one.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import msgspec
@@ -16,6 +17,7 @@ ItemKind = Literal[
     "question", "compaction", "notice",
 ]  # fmt: skip
 CALL_KINDS: frozenset[str] = frozenset({"tool_call", "command", "file_change", "plan", "question"})
+Phase = Literal["preparing", "ready"]
 ItemStatus = Literal["completed", "discarded", "succeeded", "failed", "denied", "interrupted"]
 
 
@@ -62,6 +64,16 @@ class TaskStarted(_Body, frozen=True, kw_only=True):
     type = "task.started"
     attempt: int
     worker: str
+
+
+class TaskPhase(_Body, frozen=True, kw_only=True):
+    """How far its workspace and sandbox are, `ms` after its worker took it. One that ends before they are
+    ready never says so; one that is taken again says it again.
+    """
+
+    type = "task.phase"
+    phase: Phase
+    ms: int
 
 
 class TaskWaiting(_Body, frozen=True, kw_only=True):
@@ -207,12 +219,47 @@ class ChangedFile(Struct, frozen=True, kw_only=True):
     removed: int
 
 
+class DiffUpdated(_Body, frozen=True, kw_only=True):
+    """What the whole session changed, told soon after a task ended or began to wait where that is not what was
+    told last: totals, and the first files by path. One that a crash loses is made up for by the next.
+    """
+
+    type = "diff.updated"
+    files: Sequence[ChangedFile]
+    more_files: int = 0
+    added: int
+    removed: int
+
+
 class SandboxState(_Body, frozen=True, kw_only=True):
-    """The sandbox was started, or is gone."""
+    """The sandbox was started (in `ms`), had something in it killed for want of memory, or is gone: it `ended`,
+    or was `killed` with all in it. One that is dropped because nobody uses it goes unsaid.
+    """
 
     type = "sandbox.state"
-    state: Literal["started", "gone"]
+    state: Literal["started", "out_of_memory", "gone"]
+    reason: Literal["ended", "killed"] | None = None
     ms: int | None = None
+
+
+class QueueChanged(_Body, frozen=True, kw_only=True):
+    """Fleeting, at most once a second: how many of the session's tasks are before this queued one now."""
+
+    type = "queue.changed"
+    position: int
+
+
+class UsageUpdated(_Body, frozen=True, kw_only=True):
+    """Fleeting, after a model call: what the task has used so far."""
+
+    type = "usage.updated"
+    usage: Usage
+    cost: float | None = None
+
+    def plus(self, step: StepFinished) -> "UsageUpdated":
+        """After one more call."""
+        cost = self.cost if step.cost is None else (self.cost or 0.0) + step.cost
+        return UsageUpdated(usage=self.usage + step.usage, cost=cost)
 
 
 class Snapshot(_Body, frozen=True, kw_only=True):
@@ -225,13 +272,13 @@ class Snapshot(_Body, frozen=True, kw_only=True):
 
 Body = (
     SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskStarted
-    | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
+    | TaskPhase | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
     | ItemStarted | ItemDelta | ItemCompleted | ApprovalRequested | ApprovalDecided
-    | ApprovalExpired | SandboxState | Snapshot
+    | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated | Snapshot
 )  # fmt: skip
 
 TYPES: dict[str, type[Body]] = {body.type: body for body in get_args(Body)}
-FLEETING: frozenset[str] = frozenset({"item.delta", "snapshot"})
+FLEETING: frozenset[str] = frozenset({"item.delta", "queue.changed", "usage.updated", "snapshot"})
 
 
 class Draft(Struct, frozen=True, kw_only=True):

@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from zene.agent.prompts import RULES_FILES
 from zene.domain.errors import NotFound, SandboxGone
+from zene.domain.events import Body, SandboxState
 from zene.domain.sessions import Session
 from zene.sandbox.base import (
     Command,
@@ -41,6 +42,7 @@ class Bench:
     def __init__(self, session: Session, host: "Host") -> None:
         self.users = 0
         self.idle_since = time.monotonic()
+        self.news: list[Body] = []  # what became of it, until a runner has told it
         self._session = session
         self._host = host
         self._front: Front | None = None
@@ -48,6 +50,11 @@ class Bench:
         self._sandbox: Sandbox | None = None
         self._opening = asyncio.Lock()  # of the workspace
         self._starting = asyncio.Lock()  # of the sandbox; taken first where both are
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its sandbox is there."""
+        return self._sandbox is not None
 
     async def look(self) -> None:
         """As a task begins: what its first look at the project's rules will find, without opening anything."""
@@ -65,9 +72,11 @@ class Bench:
         try:
             async with aclosing(sandbox.run(command)) as outputs:
                 async for output in outputs:
+                    if isinstance(output, Exit) and output.out_of_memory:
+                        self.news.append(SandboxState(state="out_of_memory"))
                     yield output
         except SandboxGone:
-            await self._forget(sandbox)
+            await self._forget(sandbox, "ended")
             raise
 
     async def read(self, path: str, limit: int) -> bytes:
@@ -99,7 +108,7 @@ class Bench:
     async def kill(self) -> None:
         """End the sandbox and everything in it; the workspace stays open."""
         if self._sandbox is not None:
-            await self._forget(self._sandbox)
+            await self._forget(self._sandbox, "killed")
 
     async def close(self) -> None:
         """End the sandbox and let go of the workspace."""
@@ -125,12 +134,16 @@ class Bench:
             if self._sandbox is None:
                 workspace = await self._open()
                 spec = self._host.spec(self._session.id, workspace.folders)
+                began = time.monotonic()
                 self._sandbox = await self._host.sandboxes.open(spec)
+                took = round((time.monotonic() - began) * 1000)
+                self.news.append(SandboxState(state="started", ms=took))
             return self._sandbox
 
-    async def _forget(self, sandbox: Sandbox) -> None:
+    async def _forget(self, sandbox: Sandbox, reason: Literal["ended", "killed"]) -> None:
         if self._sandbox is sandbox:
             self._sandbox = None
+            self.news.append(SandboxState(state="gone", reason=reason))
         await sandbox.close()
 
 

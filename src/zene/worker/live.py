@@ -47,15 +47,16 @@ class Publisher:
             self._gathered.append(newest)
         self._due.set()
 
-    async def events(self, events: Sequence[Event]) -> None:
-        """Publish committed events, after the deltas that came before them."""
+    async def events(self, events: Sequence[Event], fleeting: Draft | None = None) -> None:
+        """Publish committed events, after the deltas that came before them, and a fleeting one with them."""
         await self.flush()
         if events:
             self._seq = events[-1].seq
             for event in events:
                 if event.type == "item.completed" and event.item_id:
                     self._open.pop(event.item_id, None)
-            await self._bus.publish(self._session_id, [live(event) for event in events])
+            now = [] if fleeting is None else [self._envelope(fleeting)]
+            await self._bus.publish(self._session_id, [live(event) for event in (*events, *now)])
 
     async def flush(self) -> None:
         """Publish what was gathered, or every open item's whole text where the bus has lost that."""
@@ -68,7 +69,7 @@ class Publisher:
             self._losses = self._bus.losses
             drafts = [text.whole() for text in self._open.values()]
         for draft in drafts:
-            await self._publish(draft)
+            await self._bus.publish_delta(self._session_id, draft, live(self._envelope(draft)))
 
     async def run(self) -> None:
         """Flush for as long as the task runs; ended by cancelling."""
@@ -81,10 +82,10 @@ class Publisher:
                 await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
 
-    async def _publish(self, draft: Draft) -> None:
+    def _envelope(self, draft: Draft) -> Event:
+        """A fleeting event, at the last durable one."""
         ts = rfc3339(now_ms())
-        event = envelope(draft, session_id=self._session_id, seq=self._seq, ts=ts)
-        await self._bus.publish_delta(self._session_id, draft, live(event))
+        return envelope(draft, session_id=self._session_id, seq=self._seq, ts=ts)
 
 
 class _Gathered:

@@ -22,6 +22,7 @@ from zene.store import claims, history, recording
 from zene.store.claims import Claim
 from zene.store.recording import Recorded
 from zene.tools import TOOLS
+from zene.worker.asides import Asides
 from zene.worker.benches import Bench
 from zene.worker.desk import Desk, now_ms
 from zene.worker.live import Publisher
@@ -55,6 +56,13 @@ class Runner:
         self._begun = asyncio.Event()
         self._handing_over = False
         self._began_ms = now_ms()
+        self._asides = Asides(claim.task)
+
+    @property
+    def changed_since_ms(self) -> int | None:
+        """Since when its calls may have changed files; None where they have not, or another run will tell."""
+        gone_on = self._ending in ("lost", "handed_over")
+        return None if gone_on else self._asides.changed_since_ms
 
     @property
     def is_over(self) -> bool:
@@ -80,6 +88,7 @@ class Runner:
     async def run(self) -> None:
         """Drive the task. Raises nothing but CancelledError."""
         async with self._desk.benches.use(self._session) as bench:
+            self._asides.listen(bench.news)
             async with asyncio.TaskGroup() as scope:
                 helpers = [
                     scope.create_task(self._publisher.run()),
@@ -101,11 +110,15 @@ class Runner:
 
     async def _warm_up(self, bench: Bench) -> None:
         """While the model is thinking, and not before: mounting would keep the first commit waiting."""
+        if not bench.is_ready:
+            self._asides.phase("preparing")
         await self._begun.wait()
         try:
             await bench.warm_up()
         except ZeneError as err:
             log.warning("sandbox.not_warm", task=self.lease.task_id, error=err.message)
+        else:
+            self._asides.phase("ready")
 
     async def _drive(self, bench: Bench) -> None:
         seconds = max(self._deadline_ms() - now_ms(), 0) / 1000
@@ -158,18 +171,19 @@ class Runner:
 
     async def _record(self, batch: Batch) -> Recorded:
         recorded = await self._patiently(batch)
-        await self._publisher.events(recorded.events)
+        await self._publisher.events(recorded.events, self._asides.usage(batch))
         return recorded
 
     async def _patiently(self, batch: Batch) -> Recorded:
         """Record the batch; a store that is away is waited for as long as a lease lasts."""
+        drafts = self._asides.with_news(batch)
         deadline = now_ms() + self._desk.terms.lease_seconds * 1000
         while True:
             try:
                 return await self._desk.store.write(
                     recording.record,
                     self.lease,
-                    batch.drafts,
+                    drafts,
                     intents=batch.intents,
                     reserve=batch.reserve,
                     output_cap=self._model.info.output_cap if self._model else 0,

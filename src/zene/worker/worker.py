@@ -14,6 +14,7 @@ from zene.bus.base import live
 from zene.domain.errors import ZeneError
 from zene.store import claims
 from zene.store.claims import Claim
+from zene.worker.changes import Changes
 from zene.worker.desk import Desk, now_ms
 from zene.worker.jobs import Jobs
 from zene.worker.leases import Leases
@@ -39,6 +40,7 @@ class Worker:
         self._leases = Leases(desk, self._runners)
         self._sweep = Sweep(desk, self._runners)
         self._jobs = Jobs(desk)
+        self._changes = Changes(desk)
         self._draining = asyncio.Event()
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -55,6 +57,7 @@ class Worker:
                 )
             ]
             helpers.append(group.create_task(self._listen(), name="signals"))
+            helpers.append(group.create_task(self._changes.run(), name="changes"))
             ready()
             await self._claim_until_drained(group)
             await self._drain()
@@ -103,6 +106,8 @@ class Worker:
         log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
         try:
             await runner.run()
+            if runner.changed_since_ms is not None:
+                self._changes.note(runner.session_id, runner.changed_since_ms)
         finally:
             del self._runners[claim.lease]
             await self._desk.bus.wake()

@@ -28,6 +28,7 @@ from zene.workspaces.storage import (
     checked_name,
 )
 from zene.workspaces.threads import Threads
+from zene.workspaces.touched import was_touched
 
 GIBIBYTE = 1 << 30
 _PROJECTS, _SESSIONS = "projects", "workspaces"
@@ -172,6 +173,11 @@ class Workspaces:
     async def changed(self, session_id: str) -> Changes:
         """As `diff`, without its patch and for less."""
         return await self._differ.changed(self._session(session_id), f"diff-{session_id}")
+
+    async def was_touched(self, session_id: str, since_ms: int) -> bool:
+        """Whether a file may have changed since then (ms since 1970); mostly a fraction of a ms. Raises as `diff`."""
+        async with self.open(session_id) as workspace:
+            return await self._users.run(was_touched, workspace.root, since_ms)
 
     async def delete(self, session_id: str) -> None:
         """Delete a session's workspace, after its sandbox is closed; harmless when there is none."""
