@@ -38,6 +38,7 @@ class Show:
     _items: dict[str, _Item] = field(default_factory=dict)
     _front: str | None = None
     _line_is_open: bool = False
+    _place: int = 0  # of the task that was queued last, as it was told
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         """Show one event; those that say nothing to a person are passed over."""
@@ -122,8 +123,27 @@ class Show:
         self._line_is_open = False
 
     def _queued(self, data: Mapping[str, Any]) -> None:
-        if data.get("position"):
-            self._note(f"Queued at place {data['position']}.")
+        self._place = data.get("position", 0)
+        if self._place:
+            self._note(f"Queued at place {self._place}.")
+
+    def _moved_up(self, data: Mapping[str, Any]) -> None:
+        told, self._place = self._place, data["position"]
+        if not self._place:
+            self._note("Next in the queue.")
+        elif self._place != told:
+            self._note(f"Now at place {self._place}.")
+
+    def _sandbox(self, data: Mapping[str, Any]) -> None:
+        if data["state"] == "out_of_memory":
+            self._note("The sandbox ran out of memory; something in it was killed.")
+        elif data.get("reason") == "ended":
+            self._note("The sandbox ended; the next command starts another.")
+
+    def _changed(self, data: Mapping[str, Any]) -> None:
+        count = len(data["files"]) + data.get("more_files", 0)
+        files = "1 file" if count == 1 else f"{count} files"
+        self._note(f"Changed so far: {files}, +{data['added']} -{data['removed']} lines.")
 
     def _waiting(self, data: Mapping[str, Any]) -> None:
         self._note(f"Waiting: {data['on']}.")
@@ -151,6 +171,9 @@ class Show:
         "task.queued": _queued,
         "task.waiting": _waiting,
         "task.finished": _finished,
+        "queue.changed": _moved_up,
+        "sandbox.state": _sandbox,
+        "diff.updated": _changed,
         "step.retry": _retry,
         "approval.requested": _approval,
     }  # fmt: skip

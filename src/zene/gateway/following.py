@@ -6,12 +6,13 @@ store, in one query, how far the log of every followed session is; a stream that
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from zene import telemetry
 from zene.domain.errors import TooMany, Unavailable, ZeneError
 from zene.store import log as event_log
+from zene.store import tasks
 from zene.store.base import Store
 
 LOOK_SECONDS = 1.0  # with a stream's own tick of a second, an unpublished event costs two
@@ -20,10 +21,13 @@ log = telemetry.logger(__name__)
 
 
 class Followed:
-    """A session that is followed: `head` is the last seq its log is known to have, None once it is gone."""
+    """A session that is followed: `head` is the last seq its log is known to have, None once it is gone;
+    `queue` the places of its queued tasks, which are those at that seq or later.
+    """
 
     def __init__(self) -> None:
         self.head: int | None = 0
+        self.queue: Mapping[str, int] = {}
         self.followers = 0
 
 
@@ -74,6 +78,14 @@ class Followers:
     async def _look(self) -> None:
         asked = list(self._sessions)
         heads = await self._store.read(event_log.heads, asked)
-        for session_id in asked:
+        moved = [each for each in asked if self._has_moved(each, heads.get(each))]
+        queues = await self._store.read(tasks.queues, moved) if moved else {}
+        for session_id in moved:
             if followed := self._sessions.get(session_id):
+                followed.queue = queues.get(session_id, {})
                 followed.head = heads.get(session_id)
+
+    def _has_moved(self, session_id: str, head: int | None) -> bool:
+        """Whether its log has grown or gone; without an event no place in its queue changes either."""
+        followed = self._sessions.get(session_id)
+        return followed is not None and followed.head != head

@@ -8,6 +8,7 @@ no id, and begin for each open item with its text so far.
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zene import telemetry
 from zene.bus.base import Live, Subscription, live
 from zene.domain.errors import InvalidInput, ZeneError
-from zene.domain.events import Draft, Event, Snapshot, envelope
+from zene.domain.events import Draft, Event, QueueChanged, Snapshot, envelope
 from zene.domain.times import rfc3339
 from zene.gateway import shapes
 from zene.gateway.calls import Call
@@ -77,6 +78,8 @@ class EventStream:
         self._sent_at = self._ticked_at = time.monotonic()
         self._open_texts: dict[str | None, Draft] = {}
         self._gathered: list[bytes] = []
+        self._queue: Mapping[str, int] = {}  # as it was told
+        self._queue_seq = 0  # of the last event that may have changed it
         self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,6 +138,7 @@ class EventStream:
         if event.durable:
             if event.seq == self._cursor + 1:
                 self._cursor = event.seq
+                self._note(event.type, event.seq)
                 self._gathered.append(_frame(event))
                 self._over = event.type == "session.deleted"
             elif event.seq > self._cursor:
@@ -164,8 +168,22 @@ class EventStream:
             self._over = True
         elif followed.head > self._cursor:
             await self._catch_up()
+        elif followed.head >= self._queue_seq and followed.queue != self._queue:
+            await self._send_queue(followed.queue)
         elif time.monotonic() - self._sent_at >= parts.terms.keep_alive_seconds:
             await self._write(b":\n\n")
+
+    async def _send_queue(self, queue: Mapping[str, int]) -> None:
+        """The places that are not what was told last."""
+        told, self._queue = self._queue, queue
+        for task_id, position in queue.items():
+            if told.get(task_id) != position:
+                draft = Draft(body=QueueChanged(position=position), task_id=task_id)
+                await self._write(_frame(live(self._envelope(draft))))
+
+    def _note(self, kind: str, seq: int) -> None:
+        if kind.startswith("task."):
+            self._queue_seq = seq
 
     async def _catch_up(self) -> None:
         """Send the log from the cursor to its head, after what was gathered before it."""
@@ -183,6 +201,7 @@ class EventStream:
         size = 0
         for event in events:
             pieces.append(_frame(live(event)))
+            self._note(event.type, event.seq)
             size += len(pieces[-1])
             if size >= _CHUNK_BYTES:
                 await self._write(b"".join(pieces))

@@ -7,7 +7,7 @@ What the transaction says is collected by a `Writer` and given its places at the
 from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import BindParameter, bindparam, insert, select, update
 
 from zene.domain.errors import LeaseLost, NotFound
 from zene.domain.events import Draft, Event, envelope
@@ -16,7 +16,8 @@ from zene.domain.times import rfc3339
 from zene.store.base import Row, Statement, Unit
 from zene.store.schema import events, sessions
 
-_HEADS = 64  # sessions asked for by one statement
+_AT_ONCE = 64  # sessions asked for by one statement
+ANY_OF_THEM: list[BindParameter[str]] = [bindparam(f"session{n}") for n in range(_AT_ONCE)]
 
 _hold = (
     update(sessions)
@@ -53,9 +54,7 @@ _HEAD = Statement(
     )
 )
 _HEADS_OF = Statement(
-    select(sessions.c.id, sessions.c.last_seq).where(
-        sessions.c.id.in_([bindparam(f"session{n}") for n in range(_HEADS)])
-    )
+    select(sessions.c.id, sessions.c.last_seq).where(sessions.c.id.in_(ANY_OF_THEM))
 )
 
 
@@ -135,16 +134,17 @@ def tail(session_id: str, after: int, limit: int) -> Unit[list[Event]]:
 def heads(session_ids: Sequence[str]) -> Unit[dict[str, int]]:
     """The last `seq` of each session; one that is gone is missing, one just deleted is not."""
     found: dict[str, int] = {}
-    for some in _chunks(session_ids):
-        padded = [*some, *[None] * (_HEADS - len(some))]
-        rows = yield _HEADS_OF(**{f"session{n}": each for n, each in enumerate(padded)})
-        found.update((row[0], row[1]) for row in rows)
+    for some in chunks(session_ids):
+        found.update((row[0], row[1]) for row in (yield _HEADS_OF(**some)))
     return found
 
 
-def _chunks(session_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(session_ids), _HEADS):
-        yield session_ids[start : start + _HEADS]
+def chunks(session_ids: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    """The parameters of statements about `ANY_OF_THEM`, as many as it takes for all sessions."""
+    for start in range(0, len(session_ids), _AT_ONCE):
+        some = session_ids[start : start + _AT_ONCE]
+        padded = [*some, *[None] * (_AT_ONCE - len(some))]
+        yield {f"session{n}": each for n, each in enumerate(padded)}
 
 
 def _row(event: Event, now: int) -> dict[str, object]:

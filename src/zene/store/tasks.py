@@ -1,6 +1,8 @@
 """Tasks as their users see them: submitted, looked at, cancelled."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from sqlalchemy import bindparam, func, insert, select, update
 
@@ -10,7 +12,7 @@ from zene.domain.tasks import FROM, Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
-from zene.store.log import held
+from zene.store.log import ANY_OF_THEM, chunks, held
 from zene.store.schema import sessions, tasks
 
 _OWN_SESSION = Statement(
@@ -74,6 +76,11 @@ _LIST_UNFINISHED = Statement(
     select(*rows.TASK, _POSITION)
     .where(tasks.c.session_id == bindparam("session"), tasks.c.status != "finished")
     .order_by(tasks.c.place)
+)
+_QUEUES = Statement(
+    select(tasks.c.session_id, tasks.c.id, tasks.c.status)
+    .where(tasks.c.session_id.in_(ANY_OF_THEM), tasks.c.status != "finished")
+    .order_by(tasks.c.session_id, tasks.c.place)
 )
 _CANCEL_LEASED = Statement(
     update(tasks)
@@ -141,6 +148,22 @@ def list_tasks(
 def unfinished(session_id: str) -> Unit[list[tuple[Task, int | None]]]:
     """The session's unfinished tasks in their order, for whoever has been let in."""
     return [_with_position(row) for row in (yield _LIST_UNFINISHED(session=session_id))]
+
+
+def queues(session_ids: Sequence[str]) -> Unit[dict[str, dict[str, int]]]:
+    """The queued tasks of those of the sessions that have any: each with how many of its session are before it."""
+    found: dict[str, dict[str, int]] = {}
+    for some in chunks(session_ids):
+        unfinished = yield _QUEUES(**some)
+        for session_id, its_own in groupby(unfinished, key=itemgetter(0)):
+            queued = {
+                task_id: position
+                for position, (_, task_id, status) in enumerate(its_own)
+                if status == "queued"
+            }
+            if queued:
+                found[session_id] = queued
+    return found
 
 
 def request_cancel(
