@@ -123,3 +123,34 @@ def test_events_that_say_nothing_to_a_person_are_passed_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert shown(capsys, ("usage.updated", {}), ("a.new.event", {})) == ""
+
+
+def test_a_place_in_the_queue_is_told_where_it_is_news(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Show()
+    show.event("task.queued", {"prompt": "Go.", "position": 2})
+    for position in (2, 1, 0):
+        show.event("queue.changed", {"position": position})
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["Queued at place 2.", "Now at place 1.", "Next in the queue."]
+
+
+def test_a_sandbox_that_ended_by_itself_is_told_and_one_that_was_ended_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show = Show()
+    for state in (
+        {"state": "started", "ms": 5},
+        {"state": "gone", "reason": "killed"},
+        {"state": "out_of_memory"},
+        {"state": "gone", "reason": "ended"},
+    ):
+        show.event("sandbox.state", state)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "out of memory" in first
+    assert "ended" in second
+
+
+def test_what_was_changed_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"path": "a", "added": 3, "removed": 1}
+    Show().event("diff.updated", {"files": [one], "more_files": 2, "added": 5, "removed": 1})
+    assert capsys.readouterr().err == "Changed so far: 3 files, +5 -1 lines.\n"
