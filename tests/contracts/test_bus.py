@@ -61,6 +61,17 @@ async def test_followers_get_events_in_order(bus: Bus) -> None:
             assert seqs == [1, 2, 3]
 
 
+async def test_what_is_fleeting_comes_behind_the_durable_and_stays_so(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as follower:
+        await bus.publish("ses_1", [event(1), Live(1, "usage.updated", durable=False, body=b"{}")])
+        found = [live for _ in range(2) if (live := await follower.next(WAIT))]
+    assert [(live.type, live.durable) for live in found] == [
+        ("task.started", True),
+        ("usage.updated", False),
+    ]
+    assert await bus.drafts("ses_1") == [], "it is no item's text"
+
+
 async def test_a_follower_gets_nothing_of_other_sessions(bus: Bus) -> None:
     async with bus.subscribe("ses_1") as follower:
         await bus.publish("ses_2", [event(1)])

@@ -179,7 +179,8 @@ class EventStream:
         for task_id, position in queue.items():
             if told.get(task_id) != position:
                 draft = Draft(body=QueueChanged(position=position), task_id=task_id)
-                await self._write(_frame(live(self._envelope(draft))))
+                self._gathered.append(_frame(live(self._envelope(draft))))
+        await self._flush()
 
     def _note(self, kind: str, seq: int) -> None:
         if kind.startswith("task."):
