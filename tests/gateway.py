@@ -9,7 +9,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from msgspec.structs import replace
 
-from zene.bus.base import live
+from zene.bus.base import Bus, live
 from zene.bus.memory import MemoryBus
 from zene.client import AsyncClient
 from zene.domain.events import Draft, Event
@@ -68,7 +68,7 @@ class Gateway:
     url: str
     app: Application
     store: SqliteStore
-    bus: MemoryBus
+    bus: Bus
     outputs: Outputs
     clock: Clock
     told: Told
@@ -118,10 +118,11 @@ async def running(
     folder: Path,
     *,
     with_sandbox: bool = False,
+    bus: Bus | None = None,
     trusted_proxies: Sequence[str] = (),
     **terms: object,
 ) -> AsyncGenerator[Gateway, None]:
-    """A gateway of its own. `terms` replace those of the tests; uploads and diffs need the sandbox."""
+    """A gateway of its own, on a bus in memory unless it is given one. `terms` replace those of the tests; uploads and diffs need the sandbox."""
     async with AsyncExitStack() as stack:
         store = SqliteStore(f"sqlite:///{folder / 'zene.db'}")
         await store.migrate()
@@ -137,7 +138,7 @@ async def running(
         stack.push_async_callback(workspaces.close)
         outputs = Outputs(folder / "outputs")
         stack.callback(outputs.close)
-        bus, clock, told = MemoryBus(), Clock(), Told()
+        bus, clock, told = bus or MemoryBus(), Clock(), Told()
         app = create_app(
             store=store,
             bus=bus,
