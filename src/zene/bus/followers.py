@@ -16,7 +16,10 @@ class Follower:
         self.lagged = False
         self.ended = False
         self._events: deque[Live] = deque()
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._waits_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def has_more(self) -> bool:
@@ -42,16 +45,33 @@ class Follower:
     async def next(self, timeout_seconds: float) -> Live | None:
         """The next event, or None when the time is up or the subscription has ended."""
         if not self._events and not self.ended:
-            loop = asyncio.get_running_loop()
-            self._waiter = waiter = loop.create_future()
-            # a timer and a future cost half of what asyncio.timeout and an Event do, for every event
-            timer = loop.call_later(timeout_seconds, _wake, waiter)
+            self._waiter = waiter = self._loop.create_future()
+            self._wait_until(self._loop.time() + timeout_seconds)
             try:
                 await waiter
             finally:
-                timer.cancel()
                 self._waiter = None
         return self._events.popleft() if self._events else None
+
+    def _wait_until(self, moment: float) -> None:
+        """One timer serves many waits, since an event comes long before the time is up: it is set anew only
+        where it would ring too late.
+        """
+        self._waits_until = moment
+        if self._timer is not None and self._timer.when() > moment:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(moment, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._waits_until:
+            self._timer = self._loop.call_at(self._waits_until, self._ring)
+        else:
+            _wake(self._waiter)
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
