@@ -11,7 +11,7 @@ import pytest
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
 from tests.redis_server import RedisServer, redis_server
 from tests.servers import SECONDS, Log, Zene, a_free_port, begin, data, says, served_by
-from zene.domain.events import Event
+from zene.domain.events import FLEETING, Event
 
 SHELL = Call(name="shell", arguments={"command": "echo x >> log.txt; echo begun"})
 FOR_EVER = Call(name="shell", arguments={"command": "echo begun; sleep 600"})
@@ -65,6 +65,7 @@ class Follower:
             before = self.texts.get(said["item_id"], "")
             assert said["offset"] <= len(before), "a delta leaves a gap"
             self.texts[said["item_id"]] = before[: said["offset"]] + said["text"]
+        if event.type in FLEETING:
             return
         self.seqs.append(event.seq)
         if event.type == "item.completed":
