@@ -133,15 +133,19 @@ async def test_a_queued_task_moves_up_before_its_followers(zene: Zene, model: Mo
     await log.live(says("item.delta", kind="command", text="begun"))
     second = (await log.client.submit(log.session_id, "hold")).id
     third = (await log.client.submit(log.session_id, "next")).id
-    places = []
+    waiting, places = [second, third], []
     async with asyncio.timeout(SECONDS), aclosing(log.client.follow(log.session_id)) as events:
         async for event in events:
-            if event.type == "queue.changed":
-                places.append((event.task_id, data(event)["position"]))
-                if places[-1] == (third, 2):
-                    await log.client.cancel(first)
-            if event.type == "queue.changed" and places[-1] == (third, 1):
+            if event.type != "queue.changed":
+                continue
+            places.append((event.task_id, data(event)["position"]))
+            if len(places) == 2:
+                waiting.append((await log.client.submit(log.session_id, "next")).id)
+            if len(places) == 3:
+                await log.client.cancel(first)
+            if len(places) == 5:
                 break
-    assert places == [(second, 1), (third, 2), (third, 1)]
-    await log.client.cancel(third)
-    await log.client.cancel(second)
+    fourth = waiting[2]
+    assert places == [(second, 1), (third, 2), (fourth, 3), (third, 1), (fourth, 2)]
+    for task in reversed(waiting):
+        await log.client.cancel(task)
