@@ -64,7 +64,7 @@ class BubblewrapProvider:
     async def start(self) -> None:
         """Start the launcher, remove what a dead predecessor left, and try one sandbox.
 
-        A predecessor's processes ended with it; only groups remain. Those in use are a living neighbour's.
+        A predecessor's sandboxes ended with it, but for one that was just being started.
         """
         await asyncio.to_thread(confine.prepare, self._folder)
         self._images = await asyncio.to_thread(privileged.can_mount_images)
@@ -76,6 +76,9 @@ class BubblewrapProvider:
             caps_disk=self._images is None,
         )
         if isinstance(self._cgroups, Cgroups):
+            for group in self._cgroups.groups():
+                if group.is_orphaned:
+                    await kill_group(group)
             await asyncio.to_thread(self._cgroups.remove_empty)
         await self._try_one()
 

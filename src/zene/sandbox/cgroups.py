@@ -17,7 +17,7 @@ from zene.sandbox.base import Limits
 _CONTROLLERS = ("cpu", "memory", "pids")
 _PERIOD_US = 100_000
 _SHARES, _WEIGHT = "512", "50"  # all sandboxes together weigh half of what one server weighs
-_LABEL = "trusted.zene.label"
+_LABEL, _OWNER = "trusted.zene.label", "trusted.zene.owner"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,19 @@ class Group:
     @property
     def label(self) -> str | None:
         """What it was given; None before that, and once it is gone."""
+        return self._attribute(_LABEL)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the process that made it has ended. What is in it then was killed half started: bubblewrap
+        dies with its parent only a moment later.
+        """
+        owner = self._attribute(_OWNER)
+        return owner is not None and owner != _process(owner.partition(" ")[0])
+
+    def _attribute(self, name: str) -> str | None:
         try:
-            return os.getxattr(self.folders[0], _LABEL).decode()
+            return os.getxattr(self.folders[0], name).decode()
         except OSError:
             return None
 
@@ -116,6 +127,7 @@ class Cgroups:
         group = self._group(name)
         for folder in group.folders:
             folder.mkdir()
+        os.setxattr(group.folders[0], _OWNER, _process("self").encode())
         group.cap(limits)
         return group
 
@@ -145,6 +157,15 @@ class Cgroups:
 
     def _group(self, name: str) -> Group:
         return Group(tuple(root / name for root in self.roots), self.unified)
+
+
+def _process(pid: str) -> str:
+    """A process by its number and when it started, which no later one has both; "" where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return f"{text.split()[0]} {text.rpartition(')')[2].split()[19]}"
 
 
 def find_cgroups(installation: str) -> Cgroups | str:

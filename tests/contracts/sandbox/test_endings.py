@@ -163,6 +163,37 @@ async def test_what_a_predecessor_left_under_the_label_is_killed_first(
     assert (await run(sandbox, "true")).exit.code == 0
 
 
+async def test_what_a_predecessor_was_just_starting_is_killed_by_the_next_start(
+    installation: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from zene.sandbox.base import Limits; from zene.sandbox.cgroups import find_cgroups;"
+        "print(find_cgroups(sys.argv[1]).create(Limits()).folders[0].name)"
+    )
+    maker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, installation, stdout=asyncio.subprocess.PIPE
+    )
+    name = (await maker.communicate())[0].decode().strip()
+    left = await asyncio.create_subprocess_exec("/bin/sleep", "1000")
+    groups = groups_of(installation)
+    [group] = groups.groups()
+    assert group.folders[0].name == name
+    join(group, left.pid)
+    mine = groups.create(Limits())
+    kept = await asyncio.create_subprocess_exec("/bin/sleep", "1000")
+    join(mine, kept.pid)
+    successor = BubblewrapProvider(installation=installation, data_dir=tmp_path / "data")
+    await successor.start()
+    async with asyncio.timeout(5):
+        assert await left.wait() == -signal.SIGKILL
+    assert kept.returncode is None
+    kept.kill()
+    await kept.wait()
+    mine.remove()
+    await successor.close()
+    assert groups.groups() == []
+
+
 def join(group: Group, pid: int) -> None:
     for file in group.joins:
         Path(file).write_text(str(pid))
