@@ -101,6 +101,7 @@ async def shell(command: str, cwd: str) -> str:
         "-c",
         command,
         cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,  # bash reads ~/.bashrc where its stdin is a socket
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
