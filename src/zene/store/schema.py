@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from zene.store.columns import flag, identity, metadata, number, partial, usage, words
 
-REVISION = "0001"  # of the last migration; a test compares
+REVISION = "0002"  # of the last migration; a test compares
 
 
 users = Table(
@@ -32,6 +32,11 @@ users = Table(
     number("max_active_tasks", null=True),
     number("active", default="0"),  # how many of the user's tasks are leased
     number("turn", default="0"),  # when the user last got a worker, counted in claims
+    number("quota_tokens", null=True),
+    words("quota_period", null=True),
+    words("quota_window", null=True),  # the day or month that `quota_used` counts
+    number("quota_used", default="0"),
+    number("quota_reserved", default="0"),  # by the model calls that are open
     UniqueConstraint("email"),
     Index(None, "turn"),
 )
@@ -104,6 +109,7 @@ sessions = Table(
     number("last_seq", default="0"),
     number("lease_epoch", default="0"),  # grows when a lease is given out and when one ends
     number("history_from", default="0"),  # place of the last compaction
+    words("home", null=True),  # the host whose workers reach its workspace
     number("created_at"),
     number("updated_at"),
     number("deleted_at", null=True),
@@ -149,13 +155,35 @@ tasks = Table(
     words("lease_worker", null=True),
     number("lease_epoch", null=True),  # set while it is leased
     number("lease_expires_at", null=True),
+    number("priority", default="0"),  # among what its user has queued; higher goes first
+    words("trace_id", null=True),  # of the request that submitted it
+    number("wanted_tokens", null=True),  # the least that the model call it waits for may cost
     number("created_at"),
     number("started_at", null=True),
     number("finished_at", null=True),
     UniqueConstraint("session_id", "place"),
     partial("ix_tasks_queued", "user_id", "id", where="status = 'queued'"),
     partial("ix_tasks_unfinished", "session_id", "place", where="status <> 'finished'"),
+    partial(
+        "ix_tasks_short_of_tokens",
+        "user_id",
+        "id",
+        where="status = 'waiting' AND waiting_on = 'quota'",
+    ),
     partial("ix_tasks_leased", "lease_expires_at", where="lease_epoch IS NOT NULL"),
+)
+
+steers = Table(
+    "steers",
+    metadata,
+    identity(),
+    words("session_id"),
+    words("task_id", ForeignKey("tasks.id")),
+    words("text"),
+    number("created_at"),
+    number("taken_seq", null=True),  # of the event that put it into the history
+    Index(None, "task_id", "id"),
+    Index(None, "session_id"),
 )
 
 items = Table(

@@ -19,6 +19,7 @@ from zene.store.schema import (
     projects,
     rules,
     sessions,
+    steers,
     tasks,
 )
 
@@ -200,7 +201,9 @@ def _purges(table: Table) -> Statement:
 
 
 # Whatever names a task goes before it.
-_PURGES = tuple(map(_purges, (events, items, approvals, model_calls, rules, idempotency, tasks)))
+_PURGES = tuple(
+    map(_purges, (events, items, approvals, model_calls, rules, idempotency, steers, tasks))
+)
 _PURGE_SESSION = Statement(
     delete(sessions).where(
         sessions.c.id == bindparam("session"), sessions.c.deleted_at.is_not(None)
