@@ -29,9 +29,9 @@ from zene.store import log as event_log
 from zene.store import sessions
 
 TICK_SECONDS: Final = 1.0
-_PAGE: Final = 500
-_GATHERED: Final = 256  # events that are sent together at most
-_CHUNK_BYTES: Final = 64 << 10
+_PAGE: Final = 500  # events that are read from the store at once, and their bytes, about
+_PAGE_BYTES: Final = 256 << 10
+_CHUNK_BYTES: Final = 64 << 10  # what is sent together at most, but for one event that is larger
 _RETRY_MS: Final = (500, 2000)  # between these, so that a thousand clients do not come back at once
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -78,6 +78,7 @@ class EventStream:
         self._sent_at = self._ticked_at = time.monotonic()
         self._open_texts: dict[str | None, Draft] = {}
         self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._queue: Mapping[str, int] = {}  # as it was told
         self._queue_seq = 0  # of the last event that may have changed it
         self._over = False
@@ -94,6 +95,9 @@ class EventStream:
                 await self._send({"type": "http.response.body", "body": b""})
             except TimeoutError:
                 _abort(scope)
+                await asyncio.sleep(
+                    0
+                )  # the server learns of it, or it takes the answer for unfinished
             except ZeneError as err:  # the answer has begun: the client comes back with its cursor
                 log.warning("stream.broken_off", session=self._session_id, error=err.message)
             finally:
@@ -125,7 +129,7 @@ class EventStream:
             now = time.monotonic()
             if event is not None:
                 await self._deliver(event)
-                if not subscription.has_more or len(self._gathered) >= _GATHERED:
+                if not subscription.has_more:
                     await self._flush()
             elif subscription.ended:
                 self._over = not subscription.lagged
@@ -139,19 +143,25 @@ class EventStream:
             if event.seq == self._cursor + 1:
                 self._cursor = event.seq
                 self._note(event.type, event.seq)
-                self._gathered.append(_frame(event))
+                await self._gather(event)
                 self._over = event.type == "session.deleted"
             elif event.seq > self._cursor:
                 await self._catch_up()
             return
         if event.seq > self._cursor:
             await self._catch_up()
+        await self._gather(event)
+
+    async def _gather(self, event: Live) -> None:
+        """Send it soon, with what arrives with it: one system call for all, and no more held than a chunk."""
         self._gathered.append(_frame(event))
+        self._gathered_bytes += len(self._gathered[-1])
+        if self._gathered_bytes >= _CHUNK_BYTES:
+            await self._flush()
 
     async def _flush(self) -> None:
-        """Send what was gathered: events that arrived together go out together, for one system call."""
         if self._gathered:
-            gathered, self._gathered = self._gathered, []
+            gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             await self._write(b"".join(gathered))
 
     async def _tick(self, followed: Followed, left: asyncio.Task[None]) -> None:
@@ -179,7 +189,7 @@ class EventStream:
         for task_id, position in queue.items():
             if told.get(task_id) != position:
                 draft = Draft(body=QueueChanged(position=position), task_id=task_id)
-                self._gathered.append(_frame(live(self._envelope(draft))))
+                await self._gather(live(self._envelope(draft)))
         await self._flush()
 
     def _note(self, kind: str, seq: int) -> None:
@@ -191,28 +201,17 @@ class EventStream:
         await self._flush()
         while not self._over:
             events = await self._parts.store.read(
-                event_log.tail, self._session_id, self._cursor, _PAGE
+                event_log.tail, self._session_id, self._cursor, _PAGE, most_bytes=_PAGE_BYTES
             )
-            await self._send_events(events)
-            if len(events) < _PAGE:
+            if not events:
                 return
-
-    async def _send_events(self, events: list[Event]) -> None:
-        pieces: list[bytes] = []
-        size = 0
-        for event in events:
-            pieces.append(_frame(live(event)))
-            self._note(event.type, event.seq)
-            size += len(pieces[-1])
-            if size >= _CHUNK_BYTES:
-                await self._write(b"".join(pieces))
-                pieces, size = [], 0
-            if event.type == "item.completed" and event.item_id:
-                self._open_texts.pop(event.item_id, None)
-            self._over = self._over or event.type == "session.deleted"
-        if pieces:
-            await self._write(b"".join(pieces))
-        if events:
+            for event in events:
+                await self._gather(live(event))
+                self._note(event.type, event.seq)
+                if event.type == "item.completed" and event.item_id:
+                    self._open_texts.pop(event.item_id, None)
+                self._over = self._over or event.type == "session.deleted"
+            await self._flush()
             self._cursor = events[-1].seq
 
     async def _send_snapshot(self) -> None:
@@ -248,6 +247,8 @@ def _frame(event: Live) -> bytes:
 
 def _one_line(body: bytes) -> bytes:
     """JSON escapes CR and LF; what else some readers take for the end of a line is escaped here."""
+    if body.isascii():
+        return body
     for raw, escaped in _OTHER_LINE_ENDS:
         if raw in body:
             body = body.replace(raw, escaped)

@@ -7,7 +7,7 @@ What the transaction says is collected by a `Writer` and given its places at the
 from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
-from sqlalchemy import BindParameter, bindparam, insert, select, update
+from sqlalchemy import BindParameter, bindparam, func, insert, select, update
 
 from zene.domain.errors import LeaseLost, NotFound
 from zene.domain.events import Draft, Event, envelope
@@ -16,6 +16,7 @@ from zene.domain.times import rfc3339
 from zene.store.base import Row, Statement, Unit
 from zene.store.schema import events, sessions
 
+MOST_BYTES = 8 << 20  # of events in one page, about: also a reader of long events is answered soon
 _AT_ONCE = 64  # sessions asked for by one statement
 ANY_OF_THEM: list[BindParameter[str]] = [bindparam(f"session{n}") for n in range(_AT_ONCE)]
 
@@ -40,11 +41,23 @@ _COLUMNS = (
     events.c.type,
     events.c.data,
 )
-_TAIL = Statement(
-    select(*_COLUMNS)
+_page = (
+    select(
+        *_COLUMNS,
+        (
+            func.sum(func.length(events.c.data)).over(order_by=events.c.seq)
+            - func.length(events.c.data)
+        ).label("before"),
+    )
     .where(events.c.session_id == bindparam("session"), events.c.seq > bindparam("after"))
     .order_by(events.c.seq)
     .limit(bindparam("limit"))
+    .subquery()
+)
+_TAIL = Statement(
+    select(*(_page.c[column.name] for column in _COLUMNS))
+    .where(_page.c.before < bindparam("most"))
+    .order_by(_page.c.seq)
 )
 _HEAD = Statement(
     select(sessions.c.last_seq).where(
@@ -125,9 +138,13 @@ def read_events(
     return (yield from tail(session_id, after, limit)), head[0][0]
 
 
-def tail(session_id: str, after: int, limit: int) -> Unit[list[Event]]:
-    """A page of the log of a session that the caller may see; also of one that was just deleted."""
-    rows = yield _TAIL(session=session_id, after=after, limit=limit)
+def tail(
+    session_id: str, after: int, limit: int, *, most_bytes: int = MOST_BYTES
+) -> Unit[list[Event]]:
+    """A page of the log of a session that the caller may see; also of one that was just deleted. It ends
+    with the event that reaches `most_bytes`, so that only a page of none says that there is no more.
+    """
+    rows = yield _TAIL(session=session_id, after=after, limit=limit, most=most_bytes)
     return [_event(session_id, row) for row in rows]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.contracts.store.world import World, message, say
 from zene.domain.errors import LeaseLost, NotFound
-from zene.domain.events import Draft, SandboxState
+from zene.domain.events import Draft, SandboxState, SessionUpdated
 from zene.store import claims, log, sessions
 
 STATE = Draft(body=SandboxState(state="started", ms=1))
@@ -36,6 +36,18 @@ async def test_a_page_begins_after_the_cursor_and_tells_the_head(world: World) -
     await world.store.write(log.append, session.id, [STATE] * 9, world.now)
     page, last = await world.store.read(log.read_events, user.id, session.id, 4, 3)
     assert ([event.seq for event in page], last) == ([5, 6, 7], 10)
+
+
+async def test_a_page_ends_with_the_event_that_makes_it_large(world: World) -> None:
+    session = await world.session(await world.user())
+    long = Draft(body=SessionUpdated(title="x" * 1000))
+    await world.store.write(log.append, session.id, [long] * 9, world.now)
+    seen = 0
+    pages = []
+    while page := await world.store.read(log.tail, session.id, seen, 100, most_bytes=3000):
+        pages.append(len(page))
+        seen = page[-1].seq
+    assert (seen, pages) == (10, [4, 3, 3])
 
 
 async def test_nobody_else_reads_a_log(world: World) -> None:
