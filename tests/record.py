@@ -47,6 +47,7 @@ def new_task(prompt: str = "Mend it.", **changes: object) -> Task:
         usage=Usage(),
         cost=None,
         max_tokens_total=None,
+        priority=0,
         steps=0,
         worked_ms=0,
         created_at=0,

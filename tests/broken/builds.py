@@ -232,7 +232,7 @@ BUILDS = {
     ),
     "who came first has every turn": Build(
         "G11",
-        says("zene.store.claims:_CANDIDATES", "users.turn, tasks.id", "tasks.id"),
+        says("zene.store.queue:USERS_IN_TURN", "users.turn, users.id", "users.id"),
         STORE / "test_claims.py",
         "test_whoever_was_served_last_waits_longest",
     ),

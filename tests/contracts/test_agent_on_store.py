@@ -57,10 +57,10 @@ class Stored:
         )
 
     async def claim(self) -> Lease:
-        (claim,) = await self.store.write(
+        found = await self.store.write(
             claims.claim, worker="w", now=1000, lease_seconds=1e6, limit=1, user_cap=4
         )
-        return claim.lease
+        return found.claims[0].lease
 
     async def run(self, lease: Lease) -> None:
         """A run from what the store says; it dies with each batch in its hands, once."""

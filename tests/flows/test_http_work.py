@@ -48,7 +48,7 @@ async def claimed(gateway: Gateway) -> Lease:
     found = await gateway.store.write(
         claims.claim, worker="w", now=gateway.clock(), lease_seconds=15, limit=1, user_cap=4
     )
-    return found[0].lease
+    return found.claims[0].lease
 
 
 async def done(gateway: Gateway, lease: Lease, *drafts: Draft) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 from zene.client import following
@@ -22,6 +22,15 @@ from zene.gateway.shapes import Page, Tokens
 _CHUNK_BYTES: Final = 256 << 10
 
 Effort = Literal["none", "low", "medium", "high"]
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a task may be asked for with; what is not named is the session's, or the usual."""
+
+    model: str | None
+    effort: Effort | None
+    max_tokens_total: int | None
+    priority: int
 
 
 class AsyncClient:
@@ -164,22 +173,14 @@ class AsyncClient:
         session_id: str,
         prompt: str,
         *,
-        model: str | None = None,
-        effort: Effort | None = None,
-        max_tokens_total: int | None = None,
         idempotency_key: str | None = None,
+        **options: Unpack[TaskOptions],
     ) -> shapes.Task:
         """Ask the agent for something; `follow` shows what it does."""
-        body = {
-            "prompt": prompt,
-            "model": model,
-            "effort": effort,
-            "max_tokens_total": max_tokens_total,
-        }
         path = f"/v1/sessions/{_id(session_id)}/tasks"
-        return await self._ask(
-            "POST", path, shapes.Task, body=body, key=idempotency_key or _new_key()
-        )
+        body = {"prompt": prompt, **options}
+        key = idempotency_key or _new_key()
+        return await self._ask("POST", path, shapes.Task, body=body, key=key)
 
     async def tasks(self, session_id: str, **page: Any) -> Page[shapes.Task]:
         """A page of a session's tasks, oldest first."""

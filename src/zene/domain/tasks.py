@@ -37,7 +37,9 @@ class TaskError(Struct, frozen=True, kw_only=True):
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """One request. `attempt` counts from 1 and grows when a lease is lost; times are ms since 1970."""
+    """One request. `attempt` counts from 1 and grows when a lease is lost; of what a user has queued, the
+    higher `priority` goes first; times are ms since 1970.
+    """
 
     id: str
     session_id: str
@@ -53,6 +55,7 @@ class Task(Struct, frozen=True, kw_only=True):
     usage: Usage
     cost: float | None
     max_tokens_total: int | None
+    priority: int
     steps: int
     worked_ms: int
     created_at: int

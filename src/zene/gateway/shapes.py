@@ -121,6 +121,7 @@ class Task(Struct, frozen=True, kw_only=True):
     usage: Usage
     cost: float | None
     max_tokens_total: int | None
+    priority: int
     steps: int
     worked_ms: int
     created_at: str
@@ -237,6 +238,7 @@ def task(each: tasks.Task, position: int | None = None) -> Task:
         usage=each.usage,
         cost=each.cost,
         max_tokens_total=each.max_tokens_total,
+        priority=each.priority,
         steps=each.steps,
         worked_ms=each.worked_ms,
         created_at=rfc3339(each.created_at),

@@ -18,14 +18,19 @@ from zene.llm.base import Effort
 from zene.store import tasks
 from zene.store.base import Unit
 
+Priority = Annotated[int, Meta(ge=-100, le=100)]
+
 
 class NewTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One request to the agent. `model` and `effort` are the session's where they are not named."""
+    """One request to the agent. `model` and `effort` are the session's where they are not named; of all
+    that waits of the caller's, the task with the higher `priority` goes first.
+    """
 
     prompt: Annotated[str, Meta(min_length=1)]
     model: Annotated[str, Meta(max_length=200)] | None = None
     effort: Effort | None = None
     max_tokens_total: Annotated[int, Meta(ge=1, le=1 << 53)] | None = None
+    priority: Priority = 0
 
 
 @route("POST", "/v1/sessions/{session_id}/tasks", access="member", status=202)
@@ -46,6 +51,7 @@ async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
             model=body.model,
             effort=body.effort,
             max_tokens_total=body.max_tokens_total,
+            priority=body.priority,
             now=now,
         )
         return shapes.task(task, position), events

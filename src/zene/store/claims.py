@@ -5,6 +5,7 @@ from here, not from the bus.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from msgspec import Struct
 from sqlalchemy import bindparam, exists, func, select, update
@@ -16,35 +17,13 @@ from zene.store import ending, rows, spending
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer, fenced, held
+from zene.store.queue import CAP, HEADS, IS_FIRST, USERS_IN_TURN
 from zene.store.schema import sessions, tasks, users
 
-_before = tasks.alias("before")
-_is_first = ~exists().where(
-    _before.c.session_id == tasks.c.session_id,
-    _before.c.status != "finished",
-    _before.c.place < tasks.c.place,
-)
-_cap = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
-_CANDIDATES = Statement(
-    select(tasks.c.id, tasks.c.session_id, tasks.c.user_id)
-    .join(users, users.c.id == tasks.c.user_id)
-    .where(
-        tasks.c.status == "queued",
-        users.c.disabled_at.is_(None),
-        users.c.active < _cap,
-        _is_first,
-    )
-    .order_by(
-        func.row_number().over(partition_by=tasks.c.user_id, order_by=tasks.c.id),
-        users.c.turn,
-        tasks.c.id,
-    )
-    .limit(bindparam("limit"))
-)
 _next_turn = select(func.max(users.c.turn) + 1).scalar_subquery()
 _TAKE_TURN = Statement(
     update(users)
-    .where(users.c.id == bindparam("user"), users.c.active < _cap, users.c.disabled_at.is_(None))
+    .where(users.c.id == bindparam("user"), users.c.active < CAP, users.c.disabled_at.is_(None))
     .values(active=users.c.active + 1, turn=_next_turn)
     .returning(users.c.id)
 )
@@ -60,7 +39,7 @@ _NEW_EPOCH = Statement(
 )
 _PREPARE = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["preparing"]), _is_first)
+    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["preparing"]), IS_FIRST)
     .values(
         status="preparing",
         lease_worker=bindparam("worker"),
@@ -127,28 +106,26 @@ class Claim(Struct, frozen=True, kw_only=True):
     events: Sequence[Event]
 
 
+class HandedOut(Struct, frozen=True, kw_only=True):
+    """What a worker got; whether to ask again. Where others were faster, it may have got nothing."""
+
+    claims: Sequence[Claim]
+    may_be_more: bool
+
+
 def claim(
     *, worker: str, now: int, lease_seconds: float, limit: int, user_cap: int
-) -> Unit[list[Claim]]:
+) -> Unit[HandedOut]:
     """Hand out what is ready, to users in turn, within every user's cap; one task of a user before the
-    second of any. Fewer than `limit` are all that could be had.
+    second of any. Users' rows, and then their sessions', are held in the order of their ids, so that
+    workers that claim at once wait for each other and never in a circle.
     """
-    until = now + round(lease_seconds * 1000)
+    terms = _Terms(worker, now, now + round(lease_seconds * 1000), user_cap)
+    ready = [row[0] for row in (yield USERS_IN_TURN(cap=user_cap, limit=limit))]
     claims: list[Claim] = []
-    is_more = True
-    while is_more and (free := limit - len(claims)):
-        candidates = yield _CANDIDATES(cap=user_cap, limit=free)
-        before = len(claims)
-        for task_id, session_id, user_id in candidates:
-            if not (yield _TAKE_TURN(user=user_id, cap=user_cap)):
-                continue
-            taken = yield from _take(task_id, session_id, worker, now, until)
-            if taken is None:
-                yield ending.RELEASE_USER(user=user_id)
-            else:
-                claims.append(taken)
-        is_more = len(candidates) == free and len(claims) > before
-    return claims
+    for user_id in sorted(ready):
+        claims += yield from _serve(user_id, limit // len(ready), terms)
+    return HandedOut(claims=claims, may_be_more=bool(ready))
 
 
 def extend(leases: Sequence[Lease], *, now: int, lease_seconds: float) -> Unit[list[Lease]]:
@@ -188,27 +165,58 @@ def cancelling(task_ids: Sequence[str]) -> Unit[list[str]]:
     return found
 
 
-def _take(task_id: str, session_id: str, worker: str, now: int, until: int) -> Unit[Claim | None]:
+class _Terms(Struct, frozen=True):
+    worker: str
+    now: int
+    until: int
+    user_cap: int
+
+
+def _serve(user_id: str, share: int, terms: _Terms) -> Unit[list[Claim]]:
+    """Hand out the user's first tasks; which they are is looked at once the user's row is held."""
+    if not (yield _TAKE_TURN(user=user_id, cap=terms.user_cap)):
+        return []
+    heads = yield HEADS(user=user_id, limit=share)
+    turns = 1
+    while turns < len(heads) and (yield _TAKE_TURN(user=user_id, cap=terms.user_cap)):
+        turns += 1
+    claims: list[Claim] = []
+    for task_id, session_id in sorted(heads[:turns], key=itemgetter(1)):
+        claims += yield from _take(task_id, session_id, terms)
+    for _ in range(turns - len(claims)):
+        yield ending.RELEASE_USER(user=user_id)
+    return claims
+
+
+def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
+    """Lease the task; nothing where it is not the session's next any more."""
     found = yield _NEW_EPOCH(session=session_id, task=task_id)
     if not found:
-        return None
-    epoch = found[0][-1]
-    prepared = yield _PREPARE(task=task_id, worker=worker, epoch=epoch, until=until, now=now)
+        return []
+    epoch, now = found[0][-1], terms.now
+    prepared = yield _PREPARE(
+        task=task_id, worker=terms.worker, epoch=epoch, until=terms.until, now=now
+    )
     if not prepared:
-        return None
+        return []
     session, task = rows.session(found[0][:-1]), rows.task(prepared[0])
     writer = Writer(session_id, session.last_seq, now)
-    body = TaskStarted(attempt=task.attempt, worker=worker)
+    body = TaskStarted(attempt=task.attempt, worker=terms.worker)
     writer.add(Draft(body=body, task_id=task_id))
     lease = Lease(
-        worker=worker, session_id=session_id, task_id=task_id, user_id=task.user_id, epoch=epoch
+        worker=terms.worker,
+        session_id=session_id,
+        task_id=task_id,
+        user_id=task.user_id,
+        epoch=epoch,
     )
-    return Claim(lease=lease, task=task, session=session, events=(yield from writer.flush()))
+    events = yield from writer.flush()
+    return [Claim(lease=lease, task=task, session=session, events=events)]
 
 
 def _take_back(found: Sequence[Row], now: int) -> Unit[list[tuple[str, list[Event]]]]:
     swept = []
-    for task_id, session_id, user_id, epoch, status in found:
+    for task_id, session_id, user_id, epoch, status in sorted(found, key=itemgetter(2, 1)):
         yield ending.RELEASE_USER(user=user_id)
         if not (yield _END_THIS_EPOCH(session=session_id, epoch=epoch)):
             yield _UNDO_RELEASE(user=user_id)  # somebody else has taken it back

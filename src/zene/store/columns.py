@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    TextClause,
     or_,
     text,
 )
@@ -59,7 +60,7 @@ def usage() -> list[Column[Any]]:
     ]
 
 
-def partial(name: str, *columns: str, where: str) -> Index:
+def partial(name: str, *columns: str | TextClause, where: str) -> Index:
     """An index of the rows for which `where` holds; a query that names the same condition may use it."""
     condition = text(where)
     return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)

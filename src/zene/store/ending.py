@@ -21,6 +21,7 @@ from zene.store import rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer
+from zene.store.queue import PROMOTE
 from zene.store.schema import approvals, items, sessions, tasks, users
 from zene.store.spending import charge
 
@@ -72,6 +73,7 @@ _FINISH = Statement(
         error=case((tasks.c.status == "cancelling", None), else_=bindparam("why")),
         status="finished",
         waiting_on=None,
+        is_head=0,
         reserved=0,
         worked_ms=tasks.c.worked_ms + bindparam("more_ms"),
         lease_worker=None,
@@ -113,6 +115,7 @@ def finish(
         cost=cost,
     )
     writer.add(Draft(body=end, task_id=task_id))
+    yield PROMOTE(session=writer.session_id)
     return True
 
 

@@ -38,6 +38,7 @@ TASK: tuple[ColumnElement[Any], ...] = (
     tasks.c.error,
     tasks.c.cost,
     tasks.c.max_tokens_total,
+    tasks.c.priority,
     tasks.c.steps,
     tasks.c.worked_ms,
     tasks.c.created_at,
@@ -102,8 +103,8 @@ def task(row: Row) -> Task:
     start = len(USAGE_NAMES)
     (
         task_id, session_id, user_id, prompt, model, effort, status, waiting_on, attempt, outcome,
-        error, cost, most_tokens, steps, worked_ms, created_at, started_at, finished_at,
-    ) = row[start : start + 18]  # fmt: skip
+        error, cost, most_tokens, priority, steps, worked_ms, created_at, started_at, finished_at,
+    ) = row[start : start + 19]  # fmt: skip
     return Task(
         id=task_id,
         session_id=session_id,
@@ -119,6 +120,7 @@ def task(row: Row) -> Task:
         usage=usage(row),
         cost=cost,
         max_tokens_total=most_tokens,
+        priority=priority,
         steps=steps,
         worked_ms=worked_ms,
         created_at=created_at,

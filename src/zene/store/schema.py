@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from zene.store.columns import flag, identity, metadata, number, partial, usage, words
@@ -156,13 +157,20 @@ tasks = Table(
     number("lease_epoch", null=True),  # set while it is leased
     number("lease_expires_at", null=True),
     number("priority", default="0"),  # among what its user has queued; higher goes first
+    flag("is_head"),  # whether it is its session's oldest unfinished task
     words("trace_id", null=True),  # of the request that submitted it
     number("wanted_tokens", null=True),  # the least that the model call it waits for may cost
     number("created_at"),
     number("started_at", null=True),
     number("finished_at", null=True),
     UniqueConstraint("session_id", "place"),
-    partial("ix_tasks_queued", "user_id", "id", where="status = 'queued'"),
+    partial(
+        "ix_tasks_ready",
+        "user_id",
+        text("priority DESC"),
+        "id",
+        where="status = 'queued' AND is_head = 1",
+    ),
     partial("ix_tasks_unfinished", "session_id", "place", where="status <> 'finished'"),
     partial(
         "ix_tasks_short_of_tokens",

@@ -32,6 +32,8 @@ _INSERT = Statement(
         model=bindparam("named"),
         effort=bindparam("how_hard"),
         status="queued",
+        priority=bindparam("urgency"),
+        is_head=bindparam("leads"),
         max_tokens_total=bindparam("most"),
         created_at=bindparam("now"),
     )
@@ -99,6 +101,7 @@ def submit(  # noqa: PLR0913 - what a request has
     model: str | None,
     effort: str | None,
     max_tokens_total: int | None,
+    priority: int = 0,
     now: int,
 ) -> Unit[tuple[Task, int, list[Event]]]:
     """Accept a task: its row, which is its queue entry too, and its first event; and its place in the
@@ -119,6 +122,8 @@ def submit(  # noqa: PLR0913 - what a request has
         named=model or own[0][0],
         how_hard=effort or own[0][1],
         most=max_tokens_total,
+        urgency=priority,
+        leads=int(position == 0),
         now=now,
     )
     events = yield from writer.flush()

@@ -1,16 +1,19 @@
 """The sweep: finds in the store what nobody told this worker, and what dead owners left behind."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from zene import telemetry
 from zene.bus.base import live
+from zene.domain.errors import NotFound
 from zene.domain.events import Event
 from zene.domain.tasks import Lease
-from zene.store import approvals, claims, credentials, idempotency, jobs, sessions
+from zene.store import approvals, claims, credentials, idempotency, jobs, queue, sessions
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
 
 SWEEP_SECONDS = 1.0
+MARK_SECONDS = 30.0  # between looks for sessions whose head is not marked as ready
 BATCH = 100  # rows one unit looks at
 KEPT_SECONDS = 24 * 3600  # idempotency keys
 
@@ -23,6 +26,7 @@ class Sweep:
     def __init__(self, desk: Desk, runners: Mapping[Lease, Runner]) -> None:
         self._desk = desk
         self._runners = runners
+        self._mark_at = 0
 
     async def take_over(self) -> None:
         """At the start of the only worker of a data folder: every lease there is belongs to the dead."""
@@ -44,6 +48,7 @@ class Sweep:
         await store.write(idempotency.forget, before=now - KEPT_SECONDS * 1000, limit=BATCH)
         await store.write(credentials.forget, now=now, limit=BATCH)
         await self._cancel()
+        await self._mark(now)
         await self._desk.benches.drop_idle()
         return SWEEP_SECONDS
 
@@ -54,6 +59,14 @@ class Sweep:
             for lease, runner in list(self._runners.items()):
                 if lease.task_id in wanted:
                     runner.cancel()
+
+    async def _mark(self, now: int) -> None:
+        if now < self._mark_at:
+            return
+        self._mark_at = now + round(MARK_SECONDS * 1000)
+        for session_id in await self._desk.store.read(queue.unmarked, BATCH):
+            with suppress(NotFound):
+                await self._desk.store.write(queue.mark, session_id, now)
 
     async def _publish(self, swept: Iterable[tuple[str, list[Event]]]) -> None:
         for session_id, events in swept:

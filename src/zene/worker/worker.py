@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zene.domain.tasks import Lease
 
 LOOK_SECONDS = 1.0  # how long a submit can stay unseen when its wake-up was lost
+BEATEN_SECONDS = 0.05  # after a look whose finds other workers took, before the next
 PAUSE_SECONDS = 1.0  # after a failed look, before the next
 
 log = telemetry.logger(__name__)
@@ -73,20 +74,20 @@ class Worker:
     async def _claim_until_drained(self, group: asyncio.TaskGroup) -> None:
         while not self._draining.is_set():
             try:
-                may_be_more = await self._claim(group)
+                pause_seconds = await self._claim(group)
             except ZeneError as err:
                 log.warning("worker.claim_failed", error=err.message)
                 await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
                 continue
-            if not may_be_more:
-                await self._desk.bus.wakened(LOOK_SECONDS)
+            if pause_seconds:
+                await self._desk.bus.wakened(pause_seconds)
 
-    async def _claim(self, group: asyncio.TaskGroup) -> bool:
-        """Take what is ready; whether there may be more."""
+    async def _claim(self, group: asyncio.TaskGroup) -> float:
+        """Take what is ready; seconds until there is to be looked for more."""
         desk = self._desk
         free = desk.terms.slots - len(self._runners)
         if free <= 0:
-            return False
+            return LOOK_SECONDS
         handed_out = await desk.store.write(
             claims.claim,
             worker=desk.name,
@@ -95,12 +96,14 @@ class Worker:
             limit=free,
             user_cap=desk.terms.max_active_tasks,
         )
-        for claim in handed_out:
+        for claim in handed_out.claims:
             await desk.bus.publish(claim.session.id, [live(event) for event in claim.events])
             runner = Runner(desk, claim)
             self._runners[claim.lease] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
-        return len(handed_out) == free
+        if handed_out.may_be_more:
+            return 0 if handed_out.claims else BEATEN_SECONDS
+        return LOOK_SECONDS
 
     async def _work(self, runner: Runner, claim: Claim) -> None:
         log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)

@@ -6,7 +6,7 @@ from collections import Counter
 from tests.contracts.store.world import World
 from zene.domain.events import TaskStarted
 from zene.domain.users import Role
-from zene.store import claims, schema, users
+from zene.store import claims, queue, schema, users
 
 
 async def test_only_the_oldest_task_of_a_session_is_handed_out(world: World) -> None:
@@ -119,3 +119,48 @@ async def test_what_is_asked_to_be_cancelled_is_told(world: World) -> None:
     await world.cancel(one.task)
     asked = [one.task.id, two.task.id]
     assert await world.store.read(claims.cancelling, asked) == [one.task.id]
+
+
+async def test_of_what_a_user_has_ready_the_higher_priority_goes_first(world: World) -> None:
+    user, other = await world.user(), await world.user()
+    for priority in (0, -5, 7, 7):
+        await world.submit(await world.session(user), priority=priority)
+    theirs = await world.submit(await world.session(other), priority=-100)
+    served = await world.claim(limit=2)
+    assert theirs.id in {claim.task.id for claim in served}
+    await asyncio.gather(*(world.finish(claim.lease) for claim in served))
+    rest = []
+    while got := await world.claim():
+        rest += got
+        await world.finish(got[0].lease)
+    mine = [claim.task for claim in (*served, *rest) if claim.task.user_id == user.id]
+    assert [task.priority for task in mine] == [7, 7, 0, -5]
+    assert mine[0].id < mine[1].id
+
+
+async def test_a_priority_does_not_overtake_in_its_own_session(world: World) -> None:
+    session = await world.session(await world.user())
+    first, urgent = await world.submit(session), await world.submit(session, priority=100)
+    (claim,) = await world.claim(limit=5)
+    assert claim.task.id == first.id
+    await world.cancel(first)
+    await world.finish(claim.lease)
+    (claim,) = await world.claim(limit=5)
+    assert claim.task.id == urgent.id
+
+
+async def test_who_claims_a_session_that_the_release_before_left_marks_its_head(
+    world: World,
+) -> None:
+    sessions = [await world.session(await world.user()) for _ in range(2)]
+    for session in sessions:
+        for _ in range(2):
+            await world.submit(session)
+    await world.do(schema.tasks.update().values(is_head=0))
+    assert await world.claim(limit=5) == []
+    found = await world.store.read(queue.unmarked, 10)
+    assert found == [session.id for session in sessions]
+    for session_id in found:
+        await world.store.write(queue.mark, session_id, world.now)
+    assert await world.store.read(queue.unmarked, 10) == []
+    assert len(await world.claim(limit=5)) == 2

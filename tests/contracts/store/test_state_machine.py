@@ -207,6 +207,10 @@ class Tasks(RuleBasedStateMachine):
         for user in self.users:
             active = self.run(self.world.value(schema.users.c.active, schema.users, user.id))
             assert active == self.active(user.id) <= CAP
+        heads = {head for each in self.order if (head := self.head(each))}
+        for task_id in self.tasks:
+            is_head = self.run(self.world.value(schema.tasks.c.is_head, schema.tasks, task_id))
+            assert is_head == (task_id in heads)
 
     @invariant()
     def what_is_finished_has_one_end_and_nothing_open(self) -> None:

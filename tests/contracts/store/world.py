@@ -73,7 +73,9 @@ class World:
         )
         return session
 
-    async def submit(self, session: Session, max_tokens_total: int | None = None) -> Task:
+    async def submit(
+        self, session: Session, max_tokens_total: int | None = None, priority: int = 0
+    ) -> Task:
         """A task in the session."""
         task, _, _ = await self.store.write(
             tasks.submit,
@@ -84,6 +86,7 @@ class World:
             model=None,
             effort=None,
             max_tokens_total=max_tokens_total,
+            priority=priority,
             now=self.now,
         )
         return task
@@ -94,15 +97,21 @@ class World:
         return found
 
     async def claim(self, limit: int = 1, *, user_cap: int = 4, worker: str = "one") -> list[Claim]:
-        """Claim for fifteen seconds."""
-        return await self.store.write(
-            claims.claim,
-            worker=worker,
-            now=self.now,
-            lease_seconds=15,
-            limit=limit,
-            user_cap=user_cap,
-        )
+        """Claim for fifteen seconds, until `limit` are had or there is no more."""
+        got: list[Claim] = []
+        while len(got) < limit:
+            handed_out = await self.store.write(
+                claims.claim,
+                worker=worker,
+                now=self.now,
+                lease_seconds=15,
+                limit=limit - len(got),
+                user_cap=user_cap,
+            )
+            got += handed_out.claims
+            if not handed_out.may_be_more:
+                break
+        return got
 
     async def started(self, max_tokens_total: int | None = None) -> Claim:
         """A task of a new user's, claimed."""

@@ -22,9 +22,10 @@ from zene.store.connections import compiled, connect
 from zene.store.schema import REVISION
 from zene.store.sqlite import create_tables
 
+GATHERS = ("CO-ROUTINE", "MATERIALIZE")  # rows that a statement makes first and then goes through
 # These look at every row of a table on purpose, or at one that stays small.
 WHOLE = {
-    "claims._CANDIDATES", "claims._ALL_LEASED", "credentials._LIST_KEYS", "jobs._TAKE_OVER",
+    "queue._UNMARKED", "claims._ALL_LEASED", "credentials._LIST_KEYS", "jobs._TAKE_OVER",
     "sessions._ALL", "sessions._ALL_PROJECTS", "users._CREATE_FIRST", "users._COUNT",
 }  # fmt: skip
 
@@ -62,7 +63,7 @@ def test_a_statement_looks_at_no_row_in_vain(
     sql = compiled(statement)
     values = dict.fromkeys(re.findall(r":(\w+)", sql))
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
-    made = {step.split(maxsplit=1)[1] for step in plan if step.startswith("CO-ROUTINE")}
+    made = {step.split(maxsplit=1)[1] for step in plan if step.startswith(GATHERS)}
     scans = [
         step for step in plan if step.startswith("SCAN") and step.split(maxsplit=1)[1] not in made
     ]
@@ -91,10 +92,16 @@ def test_the_migrations_make_the_tables_that_the_statements_mean(tmp_path: Path)
     migrations.upgrade(url)
     engine = create_engine(url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection)
+        context = MigrationContext.configure(connection, opts={"include_object": has_plain_columns})
         assert compare_metadata(context, metadata) == []
         assert context.get_current_revision() == REVISION
     engine.dispose()
+
+
+def has_plain_columns(thing: object, *_: object) -> bool:
+    """Not an index with an order, which alembic cannot read back; the next test compares those, too."""
+    name = getattr(thing, "name", None)
+    return name != "ix_tasks_ready"
 
 
 def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> None:

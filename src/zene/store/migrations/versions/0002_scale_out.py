@@ -10,6 +10,7 @@ revision = "0002"
 down_revision = "0001"
 
 _SHORT_OF_TOKENS = "status = 'waiting' AND waiting_on = 'quota'"
+_READY = "status = 'queued' AND is_head = 1"
 
 
 def upgrade() -> None:
@@ -30,7 +31,27 @@ def upgrade() -> None:
         sqlite_where=sa.text(_SHORT_OF_TOKENS),
         postgresql_where=sa.text(_SHORT_OF_TOKENS),
     )
+    _heads()
     _steers()
+
+
+def _heads() -> None:
+    """What may be handed out can be found without looking at what is queued behind it."""
+    head = sa.Column("is_head", sa.Integer(), server_default="0", nullable=False)
+    op.add_column("tasks", head)
+    op.execute(
+        "UPDATE tasks SET is_head = 1 WHERE status <> 'finished' AND NOT EXISTS (SELECT 1"
+        " FROM tasks AS earlier WHERE earlier.session_id = tasks.session_id"
+        " AND earlier.status <> 'finished' AND earlier.place < tasks.place)"
+    )
+    op.create_index(
+        "ix_tasks_ready",
+        "tasks",
+        ["user_id", sa.text("priority DESC"), "id"],
+        sqlite_where=sa.text(_READY),
+        postgresql_where=sa.text(_READY),
+    )
+    op.drop_index("ix_tasks_queued", "tasks")
 
 
 def _add_count(table: str, column: str) -> None:
