@@ -23,6 +23,7 @@ from zene.gateway.shapes import Model
 from zene.sandbox.bwrap import BubblewrapProvider
 from zene.store import log, users
 from zene.store.sqlite import SqliteStore
+from zene.telemetry.metrics import Registry
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
 
@@ -72,6 +73,7 @@ class Gateway:
     outputs: Outputs
     clock: Clock
     told: Told
+    registry: Registry
     _open: AsyncExitStack
 
     async def user(self, name: str, role: Role = Role.MEMBER) -> User:
@@ -138,7 +140,7 @@ async def running(
         stack.push_async_callback(workspaces.close)
         outputs = Outputs(folder / "outputs")
         stack.callback(outputs.close)
-        bus, clock, told = bus or MemoryBus(), Clock(), Told()
+        bus, clock, told, registry = bus or MemoryBus(), Clock(), Told(), Registry()
         app = create_app(
             store=store,
             bus=bus,
@@ -146,11 +148,14 @@ async def running(
             secret_key=SECRET_KEY,
             terms=replace(TERMS, **terms),
             outside=Outside(
-                clock=clock, users_refused=lambda: told.refusal, not_ready=told.not_ready
+                clock=clock,
+                users_refused=lambda: told.refusal,
+                not_ready=told.not_ready,
+                registry=registry,
             ),
         )
         url = await stack.enter_async_context(
             serving(app, host="127.0.0.1", port=0, trusted_proxies=trusted_proxies)
         )
         clients = await stack.enter_async_context(AsyncExitStack())
-        yield Gateway(url, app, store, bus, outputs, clock, told, clients)
+        yield Gateway(url, app, store, bus, outputs, clock, told, registry, clients)

@@ -87,6 +87,7 @@ class Zene:
             "HOME": str(self.home),
             "ZENE_DATA_DIR": str(self.home / "data"),
             "ZENE_ADMIN_PASSWORD": PASSWORD,
+            "ZENE_METRICS_PORT": "0",
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
             **self.variables,

@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
@@ -25,6 +26,7 @@ from zene.seams import backend
 from zene.settings import Settings
 from zene.settings.folder import claimed, installation_id, prepared, secret_key
 from zene.store.base import Store
+from zene.telemetry.metrics import Registry
 
 if TYPE_CHECKING:
     from zene.bus.base import Bus
@@ -56,6 +58,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     sandboxes: "SandboxProvider"
     workspaces: "Workspaces"
     outputs: "Outputs"
+    registry: Registry
 
 
 async def serve(settings: Settings, *, ready: Callable[[Ready], None]) -> None:
@@ -135,7 +138,7 @@ def users_refused(settings: Settings, capabilities: Capabilities) -> str | None:
 async def _serve(settings: Settings, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
     _check_address(settings)
     with claimed(settings.data_dir):
-        async with _parts(settings) as parts, asyncio.TaskGroup() as group:
+        async with _parts(settings) as parts, _metrics(parts), asyncio.TaskGroup() as group:
             password = await _first_administrator(parts)
             await _check_users(parts)
             worker = _worker(parts)
@@ -187,6 +190,7 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
             sandboxes=sandboxes,
             workspaces=workspaces,
             outputs=outputs,
+            registry=Registry(),
         )
     finally:
         await bus.close()
@@ -194,6 +198,20 @@ async def _parts(settings: Settings) -> AsyncGenerator[Parts, None]:
         await workspaces.close()
         outputs.close()
         await store.close()
+
+
+@asynccontextmanager
+async def _metrics(parts: Parts) -> AsyncGenerator[None, None]:
+    """`/metrics` of this process."""
+    from zene.store.census import CensusMeters  # noqa: PLC0415
+    from zene.telemetry.listener import metrics_served  # noqa: PLC0415
+
+    settings = parts.settings
+    CensusMeters(parts.registry, parts.store, clock=lambda: time.time_ns() // 1_000_000)
+    async with metrics_served(
+        parts.registry, host=settings.metrics_host, port=settings.metrics_port
+    ):
+        yield
 
 
 def _bus(settings: Settings, installation: str) -> "Bus":
@@ -213,6 +231,7 @@ def _sandboxes(settings: Settings, installation: str) -> "SandboxProvider":
 def _worker(parts: Parts) -> "Worker":
     from zene.worker.benches import Benches, Host  # noqa: PLC0415
     from zene.worker.desk import Desk, Terms  # noqa: PLC0415
+    from zene.worker.meters import Meters  # noqa: PLC0415
     from zene.worker.worker import Worker  # noqa: PLC0415
 
     settings = parts.settings
@@ -239,6 +258,7 @@ def _worker(parts: Parts) -> "Worker":
         outputs=parts.outputs,
         model=cache(partial(open_model, settings)),
         terms=terms,
+        meters=Meters(parts.registry),
     )
     return Worker(desk)
 
@@ -266,7 +286,7 @@ def _application(parts: Parts) -> "Application":
         files=LocalFiles(parts.workspaces, parts.outputs),
         secret_key=secret_key(settings),
         terms=terms,
-        outside=Outside(users_refused=lambda: refused),
+        outside=Outside(users_refused=lambda: refused, registry=parts.registry),
     )
 
 

@@ -15,8 +15,10 @@ from zene.bus.memory import MemoryBus
 from zene.sandbox.bwrap import BubblewrapProvider
 from zene.store import approvals
 from zene.store.sqlite import SqliteStore
+from zene.telemetry.metrics import Registry
 from zene.worker.benches import Benches, Host
 from zene.worker.desk import Desk, Terms, now_ms
+from zene.worker.meters import Meters
 from zene.worker.worker import Worker
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
@@ -64,6 +66,7 @@ async def desk(tmp_path: Path) -> AsyncGenerator[Desk, None]:
             outputs=outputs,
             model=lambda _: model,
             terms=Terms(),
+            meters=Meters(Registry()),
         )
 
 

@@ -1,4 +1,4 @@
-"""The documents are complete and true: every setting, route, event and command is in the reference, and no link is dead.
+"""The documents are complete and true: every setting, route, event, metric and command is in the reference, and no link is dead.
 
 A row of the reference is made from the code here; where one is missing, the failing test shows it, to be pasted.
 """
@@ -7,15 +7,22 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 import pytest
 
 from zene.cli.app import app
 from zene.domain.events import FLEETING
 from zene.domain.events import TYPES as EVENTS
+from zene.gateway.meters import Meters as Gateway
 from zene.gateway.table import ROUTES
 from zene.settings import OTHER_VARIABLES, TYPES, Model, Secret, Settings, variable
+from zene.store.census import CensusMeters
+from zene.telemetry.metrics import Registry
+from zene.worker.meters import Meters as Worker
+
+if TYPE_CHECKING:
+    from zene.store.base import Store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -91,6 +98,21 @@ def event_rows() -> Iterator[str]:
 
 def test_every_event_is_documented() -> None:
     assert missing(event_rows(), "events.md") == ""
+
+
+def metric_rows() -> Iterator[str]:
+    """What a gateway and a worker register, as they do when they are built."""
+    registry = Registry()
+    Gateway(registry)
+    Worker(registry)
+    CensusMeters(registry, cast("Store", None), clock=lambda: 0)
+    for each in registry.metrics:
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        yield f"| `{each.name}` | {each.kind} | {labels} | {each.told} |"
+
+
+def test_every_metric_is_documented() -> None:
+    assert missing(metric_rows(), "metrics.md") == ""
 
 
 def command_rows(command: Any, words: str) -> Iterator[str]:

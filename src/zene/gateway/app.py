@@ -18,6 +18,7 @@ from zene.domain.errors import NotFound
 from zene.domain.ids import Ids
 from zene.gateway.files import Files
 from zene.gateway.following import Followers
+from zene.gateway.meters import Meters
 from zene.gateway.middleware import Envelope, Guard
 from zene.gateway.parts import Outside, Parts, Terms
 from zene.gateway.passwords import Passwords
@@ -28,8 +29,6 @@ from zene.gateway.seals import Seal
 from zene.gateway.signin import SignIns
 from zene.gateway.table import ROUTES
 from zene.store.base import Store
-
-_OUTSIDE = Outside()
 
 
 class Application:
@@ -44,7 +43,9 @@ class Application:
             lifespan=self._lifespan,
         )
         guarded = Guard(router, hosts=parts.terms.hosts)
-        self._app = Envelope(Problems(guarded), new_id=parts.ids.new)
+        self._app = Envelope(
+            Problems(guarded, parts.meters), new_id=parts.ids.new, meters=parts.meters
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or keep the look at the followed sessions alive."""
@@ -72,7 +73,7 @@ def create_app(
     files: Files,
     secret_key: bytes,
     terms: Terms,
-    outside: Outside = _OUTSIDE,
+    outside: Outside,
 ) -> Application:
     """Build the gateway. `secret_key` seals what is secret in the store."""
     passwords, seal = Passwords(), Seal(secret_key)
@@ -83,6 +84,8 @@ def create_app(
         clock=outside.clock,
         random_bytes=outside.random_bytes,
     )
+    followers, meters = Followers(store, per_user=terms.streams_per_user), Meters(outside.registry)
+    meters.streams.ask(lambda: followers.open)
     rate = Rate(time.monotonic, per_second=terms.requests_per_second, burst=terms.request_burst)
     parts = Parts(
         store=store,
@@ -91,7 +94,8 @@ def create_app(
         sign_ins=sign_ins,
         passwords=passwords,
         seal=seal,
-        followers=Followers(store, per_user=terms.streams_per_user),
+        followers=followers,
+        meters=meters,
         rate=rate,
         terms=terms,
         outside=outside,

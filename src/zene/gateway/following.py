@@ -41,6 +41,11 @@ class Followers:
         self._users: Counter[str] = Counter()
         self.draining = False
 
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return self._users.total()
+
     @contextmanager
     def follow(self, session_id: str, user_id: str) -> Iterator[Followed]:
         """Count a follower in. Raises TooMany over the user's cap, Unavailable when the gateway is going away."""

@@ -4,6 +4,7 @@ Raw ASGI, so that a stream costs no more than its events.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zene.domain.errors import Forbidden, InvalidInput, ZeneError
+from zene.gateway.meters import Meters
 
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 32 << 10
@@ -26,10 +28,11 @@ _SECURITY_HEADERS: Final = [
 
 
 class Envelope:
-    """Gives each request an id (the client's, where it is a plain one) and each answer its security headers."""
+    """Counts requests, gives each an id (the client's, where it is a plain one) and each answer its security headers."""
 
-    def __init__(self, app: ASGIApp, *, new_id: Callable[[str], str]) -> None:
+    def __init__(self, app: ASGIApp, *, new_id: Callable[[str], str], meters: Meters) -> None:
         self._app = app
+        self._meters = meters
         self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,9 +43,11 @@ class Envelope:
         stated = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = stated if _REQUEST_ID.fullmatch(stated) else self._new_id("req").encode()
         scope["zene.request_id"] = request_id.decode()
+        began = time.monotonic()
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                self._meters.answered(scope, message["status"], time.monotonic() - began)
                 message["headers"] = [
                     *message.get("headers", ()),
                     *_SECURITY_HEADERS,

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -11,12 +11,14 @@ from zene.bus.base import Bus
 from zene.domain.ids import Ids
 from zene.gateway.files import Files
 from zene.gateway.following import Followers
+from zene.gateway.meters import Meters
 from zene.gateway.passwords import Passwords
 from zene.gateway.rates import Rate
 from zene.gateway.seals import Seal
 from zene.gateway.shapes import Model
 from zene.gateway.signin import SignIns
 from zene.store.base import Store
+from zene.telemetry.metrics import Registry
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -54,13 +56,15 @@ async def _nothing_missing() -> str | None:
 @dataclass(frozen=True, kw_only=True)
 class Outside:
     """What the gateway asks of the world. `clock` is in ms since 1970. `users_refused` says why nobody may
-    be added, None when somebody may; `not_ready` what is missing to serve, None when nothing is.
+    be added, None when somebody may; `not_ready` what is missing to serve, None when nothing is. Its metrics
+    go to `registry`, which no other gateway shares.
     """
 
     clock: Callable[[], int] = _now_ms
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     users_refused: Callable[[], str | None] = _nothing
     not_ready: Callable[[], Awaitable[str | None]] = _nothing_missing
+    registry: Registry = field(default_factory=Registry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class Parts:
     passwords: Passwords
     seal: Seal
     followers: Followers
+    meters: Meters
     rate: Rate
     terms: Terms
     outside: Outside

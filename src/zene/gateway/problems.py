@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zene.domain.errors import ZeneError
+from zene.gateway.meters import Meters
 
 log = logging.getLogger("zene.gateway")
 
@@ -16,8 +17,9 @@ log = logging.getLogger("zene.gateway")
 class Problems:
     """Answers what the application raises. An answer that has begun is broken off instead."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, meters: Meters) -> None:
         self._app = app
+        self._meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and answer with a problem document where that raises."""
@@ -33,18 +35,18 @@ class Problems:
         except Exception as err:
             if begun:
                 raise  # the server logs it and closes the connection
-            await problem(err, scope)(scope, receive, send)
+            known = _known(err, scope)
+            self._meters.failed(known.code)
+            await document(known)(scope, receive, send)
 
 
-def problem(err: Exception, scope: Scope) -> Response:
-    """The answer to a request that failed. What is not a ZeneError is logged and says nothing."""
+def _known(err: Exception, scope: Scope) -> ZeneError:
+    """What a request that failed is told. What is not a ZeneError is logged and says nothing."""
     if isinstance(err, ZeneError) and err.status != HTTPStatus.INTERNAL_SERVER_ERROR:
-        known = err
-    else:
-        request_id = scope.get("zene.request_id")
-        log.error("request.failed request=%s path=%s", request_id, scope["path"], exc_info=err)
-        known = ZeneError(f"Zene failed. The log says more under request {request_id}.")
-    return document(known)
+        return err
+    request_id = scope.get("zene.request_id")
+    log.error("request.failed request=%s path=%s", request_id, scope["path"], exc_info=err)
+    return ZeneError(f"Zene failed. The log says more under request {request_id}.")
 
 
 def document(err: ZeneError) -> Response:

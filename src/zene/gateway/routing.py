@@ -22,6 +22,7 @@ from zene.domain.errors import Forbidden, InvalidInput, SetupError, Unauthorized
 from zene.domain.users import Role
 from zene.gateway.bodies import check_text, read_json
 from zene.gateway.calls import Call
+from zene.gateway.meters import ROUTE
 from zene.gateway.parts import Parts
 from zene.gateway.signin import Caller
 
@@ -123,6 +124,7 @@ class Endpoint:
         """Answer one request. Errors come out; `Problems` answers them."""
         request = Request(scope, receive)
         chosen = self._route(request.method)
+        scope[ROUTE] = (chosen.method, chosen.path)
         caller = await self._admit(chosen, request)
         answer = await chosen(Call(self._parts, request, caller))
         await answer(scope, receive, send)

@@ -76,6 +76,7 @@ class EventStream:
         self._cursor = cursor or 0
         self._send: Send
         self._sent_at = self._ticked_at = time.monotonic()
+        self._metered_at = float("-inf")
         self._open_texts: dict[str | None, Draft] = {}
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
@@ -131,6 +132,9 @@ class EventStream:
                 await self._deliver(event)
                 if not subscription.has_more:
                     await self._flush()
+                if event.durable and now - self._metered_at >= TICK_SECONDS:
+                    self._metered_at = now
+                    self._parts.meters.delivered(event, self._parts.outside.clock())
             elif subscription.ended:
                 self._over = not subscription.lagged
                 return

@@ -103,6 +103,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="The TCP port it listens on; 0 takes a free one.")
     ] = 8420
+    metrics_host: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="The address that `/metrics` listens on, of a gateway and of a worker; anyone who reaches it may read them.",
+        ),
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="The TCP port that `/metrics` listens on; 0 takes a free one, which the log tells. One that is taken is warned of.",
+        ),
+    ] = 9420
     public_url: Annotated[
         str | None,
         Meta(

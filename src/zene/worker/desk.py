@@ -11,6 +11,7 @@ from zene.domain.ids import RANDOM_BYTES, make_id
 from zene.llm.base import Provider
 from zene.store.base import Store
 from zene.worker.benches import Benches
+from zene.worker.meters import Meters
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
 
@@ -37,6 +38,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     outputs: Outputs
     model: Callable[[str], Provider]
     terms: Terms
+    meters: Meters
 
 
 def now_ms() -> int:

@@ -34,5 +34,6 @@ class Leases:
             for runner in runners:
                 if runner.lease not in kept and not runner.is_over:
                     log.warning("lease.lost", task=runner.lease.task_id, epoch=runner.lease.epoch)
+                    self._desk.meters.lost.count()
                     runner.lose()
         return seconds / 3

@@ -6,7 +6,7 @@ driving, end the sandbox where its commands may not go on, and write how it ende
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,7 @@ from zene.worker.asides import Asides
 from zene.worker.benches import Bench
 from zene.worker.desk import Desk, now_ms
 from zene.worker.live import Publisher
+from zene.worker.meters import TaskMeters
 from zene.worker.operations import TaskOperations
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Runner:
         self._handing_over = False
         self._began_ms = now_ms()
         self._asides = Asides(claim.task)
+        self._meters = TaskMeters(desk.meters, claim.task)
 
     @property
     def changed_since_ms(self) -> int | None:
@@ -171,12 +173,19 @@ class Runner:
 
     async def _record(self, batch: Batch) -> Recorded:
         recorded = await self._patiently(batch)
-        await self._publisher.events(recorded.events, self._asides.usage(batch))
+        with self._desk.meters.publish.timed():
+            await self._publisher.events(recorded.events, self._asides.usage(batch))
         return recorded
 
     async def _patiently(self, batch: Batch) -> Recorded:
         """Record the batch; a store that is away is waited for as long as a lease lasts."""
         drafts = self._asides.with_news(batch)
+        with self._desk.meters.append.timed():
+            recorded = await self._written(batch, drafts)
+        self._meters.recorded(recorded.events)
+        return recorded
+
+    async def _written(self, batch: Batch, drafts: Sequence[Draft]) -> Recorded:
         deadline = now_ms() + self._desk.terms.lease_seconds * 1000
         while True:
             try:
@@ -223,6 +232,7 @@ class Runner:
             events = await self._desk.store.write(
                 claims.hand_over, self.lease, now=now_ms(), worked_ms=self._worked_ms()
             )
+            self._meters.recorded(events)
         elif self._ending != "lost":
             outcome: Outcome = self._ending or "failed"
             events = list((await self._patiently(_finish(self.lease, outcome, self._error))).events)

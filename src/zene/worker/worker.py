@@ -43,6 +43,8 @@ class Worker:
         self._jobs = Jobs(desk)
         self._changes = Changes(desk)
         self._draining = asyncio.Event()
+        desk.meters.slots.set(desk.terms.slots)
+        desk.meters.running.ask(lambda: len(self._runners))
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Take over what dead predecessors left, then claim and run tasks until `stop` was called."""
@@ -107,6 +109,7 @@ class Worker:
 
     async def _work(self, runner: Runner, claim: Claim) -> None:
         log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
+        self._desk.meters.claimed(claim.task)
         try:
             await runner.run()
             if runner.changed_since_ms is not None:

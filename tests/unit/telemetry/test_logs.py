@@ -119,5 +119,5 @@ def test_an_unexpected_error_comes_with_its_traceback(
         raise ValueError("planted")  # noqa: TRY301 - to be caught at once
     except ValueError:
         log.exception("task.crashed", task="tsk_1")
-    assert "test_telemetry.py" in stream.getvalue()
+    assert "test_logs.py" in stream.getvalue()
     assert "planted" not in stream.getvalue()
