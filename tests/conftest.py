@@ -3,9 +3,11 @@
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
+
+from tests.postgres_server import PostgresServer, postgres_server
 
 
 @pytest.hookimpl(wrapper=True)
@@ -16,6 +18,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, once for all tests that need one."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,10 @@ BACKENDS: dict[Seam, dict[str, str]] = {
         "redis": "zene.bus.redis:open_bus",
         "rediss": "zene.bus.redis:open_bus",
     },
-    "store": {"sqlite": "zene.store.sqlite:SqliteStore"},
+    "store": {
+        "sqlite": "zene.store.sqlite:SqliteStore",
+        "postgresql": "zene.store.postgres:PostgresStore",
+    },
     "sandbox": {"bwrap": "zene.sandbox.bwrap:BubblewrapProvider"},
     "llm": {
         "openai": "zene.llm.openai:open_provider",

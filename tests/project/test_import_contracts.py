@@ -17,6 +17,7 @@ BACKENDS = [
     "zene.llm.demo",
     "zene.llm.openai",
     "zene.sandbox.bwrap",
+    "zene.store.postgres",
     "zene.store.sqlite",
 ]
 

@@ -171,3 +171,10 @@ def test_secrets_show_in_no_repr() -> None:
 def test_every_setting_has_a_sentence() -> None:
     undescribed = [name for name, kind in TYPES.items() if not kind.__metadata__[-1].description]
     assert undescribed == []
+
+
+def test_passwords_in_urls_are_secrets_and_not_shown() -> None:
+    store, bus = "postgresql://me:a%40b@one,two:5432/zene", "redis://:crab@host/0"
+    settings = load({"ZENE_STORE": store, "ZENE_BUS": bus})
+    assert sorted(settings.secrets()) == ["a%40b", "a@b", "crab"]
+    assert settings.store_shown == "postgresql://me@one,two:5432/zene"

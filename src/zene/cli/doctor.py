@@ -108,14 +108,15 @@ def _version(path: str, flag: str) -> str:
 async def _store(settings: Settings) -> AsyncIterator[Finding]:
     file = settings.store_url.removeprefix("sqlite:///")
     if file != settings.store_url and not await asyncio.to_thread(Path(file).exists):
-        yield Finding("ok", "store", f"{settings.store_url}, made at the first start")
+        yield Finding("ok", "store", f"{settings.store_shown}, made at the first start")
         return
     store = wiring.open_store(settings)
     try:
+        await store.check()
         count = await store.read(users.count_users)
-        yield Finding("ok", "store", f"{settings.store_url}, {count} users")
+        yield Finding("ok", "store", f"{settings.store_shown}, {count} users")
     except ZeneError as err:
-        yield Finding("missing", "store", f"{settings.store_url}: {err.message}")
+        yield Finding("missing", "store", f"{settings.store_shown}: {err.message}")
     finally:
         await store.close()
 

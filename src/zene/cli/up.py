@@ -37,7 +37,7 @@ async def migrate(*, config: Path | None, overrides: Mapping[str, Any]) -> int:
     """Bring the schema to this release's; an existing SQLite database is copied first."""
     settings = load(config, overrides)
     async with opened(settings):
-        terminal.say(f"{settings.store_url} has this release's schema.")
+        terminal.say(f"{settings.store_shown} has this release's schema.")
     return 0
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_type_hints
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -134,7 +135,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = False
     store: Annotated[
         str | None,
-        Meta(description="The store's URL; by default `sqlite:///` and `zene.db` in `data_dir`."),
+        Meta(
+            description="The store's URL, `sqlite:///` or `postgresql://`; by default `sqlite:///` and `zene.db` in `data_dir`."
+        ),
     ] = None
     bus: Annotated[
         str, Meta(description="The bus's URL: `memory://`, `redis://` or `rediss://`.")
@@ -264,6 +267,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.store or f"sqlite:///{self.data_dir / 'zene.db'}"
 
     @property
+    def store_shown(self) -> str:
+        """The store's URL as it may be shown: without a password."""
+        password = urlsplit(self.store_url).password
+        return self.store_url.replace(f":{password}@", "@") if password else self.store_url
+
+    @property
     def cpus(self) -> float:
         """Cores that one sandbox may use."""
         return self.sandbox_cpus or _half_of_the_cores()
@@ -310,6 +319,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             for name in owner.__struct_fields__:
                 if isinstance(value := getattr(owner, name), Secret):
                     yield value.reveal()
+        for url in (self.store_url, self.bus):
+            if password := urlsplit(url).password:
+                yield from {password, unquote(password)}
 
 
 TYPES = get_type_hints(Settings, include_extras=True)

@@ -52,6 +52,10 @@ class Store(Protocol):
         """Bring the schema to this release's. Raises SetupError for a schema newer than this release."""
         ...
 
+    async def check(self) -> None:
+        """Change nothing. Raises SetupError unless the schema is this release's."""
+        ...
+
     async def write(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit and commit it; when this returns, the effect is on disk. A unit that raises leaves
         nothing behind, and its error comes out here. One whose caller is cancelled meanwhile may be

@@ -92,8 +92,8 @@ _END_THIS_EPOCH = Statement(
     .values(lease_epoch=sessions.c.lease_epoch + 1)
     .returning(sessions.c.id)
 )
-_UNDO_RELEASE = Statement(
-    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active + 1)
+_LOCK_USER = Statement(
+    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active)
 )
 
 
@@ -217,10 +217,10 @@ def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
 def _take_back(found: Sequence[Row], now: int) -> Unit[list[tuple[str, list[Event]]]]:
     swept = []
     for task_id, session_id, user_id, epoch, status in sorted(found, key=itemgetter(2, 1)):
-        yield ending.RELEASE_USER(user=user_id)
+        yield _LOCK_USER(user=user_id)
         if not (yield _END_THIS_EPOCH(session=session_id, epoch=epoch)):
-            yield _UNDO_RELEASE(user=user_id)  # somebody else has taken it back
-            continue
+            continue  # somebody else has taken it back
+        yield ending.RELEASE_USER(user=user_id)
         writer = yield from held(session_id, now)
         if status == "cancelling":
             yield from ending.finish(writer, task_id, "cancelled", now=now)

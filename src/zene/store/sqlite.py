@@ -11,6 +11,7 @@ from zene.domain.errors import Unavailable
 from zene.store.base import P, T, Unit
 from zene.store.connections import connect, definitions, translated
 from zene.store.group_commit import GROUP, READERS, Threads, Work, read, write
+from zene.store.revisions import check_revision
 from zene.store.schema import REVISION
 
 
@@ -26,6 +27,10 @@ class SqliteStore:
     async def migrate(self) -> None:
         """Bring the file's schema to `REVISION`; an existing one is copied first, as `*.before-<revision>`."""
         await asyncio.to_thread(self._migrate)
+
+    async def check(self) -> None:
+        """Look at the file's schema, without a change."""
+        check_revision(await asyncio.to_thread(self._found))
 
     async def write(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit in the next group; returns after its commit."""
@@ -47,6 +52,15 @@ class SqliteStore:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         threads.submit(Work(begin, answer))
         return await answer
+
+    def _found(self) -> str | None:
+        if not self.path.exists():
+            return None
+        try:
+            with closing(connect(self.path)) as connection:
+                return _revision(connection)
+        except (sqlite3.Error, OSError) as err:
+            raise translated(err) from err
 
     def _migrate(self) -> None:
         try:

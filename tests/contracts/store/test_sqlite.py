@@ -16,7 +16,7 @@ from tests.contracts.store.world import World
 from zene.domain.errors import Conflict, SetupError, Unavailable
 from zene.domain.events import Draft, SandboxState
 from zene.domain.users import Role
-from zene.store import log, schema, users
+from zene.store import log, migrations, schema, users
 from zene.store.connections import connect
 from zene.store.sqlite import SqliteStore, copy_database
 
@@ -42,6 +42,11 @@ asyncio.run(main(*sys.argv[1:]))
 def names(folder: Path) -> list[str]:
     """What is in a folder."""
     return [each.name for each in folder.iterdir()]
+
+
+@pytest.fixture
+def server() -> None:
+    """None: `world` is on a file here."""
 
 
 @pytest.fixture
@@ -194,6 +199,21 @@ async def test_a_newer_schema_is_refused_by_name_and_left_alone(tmp_path: Path) 
         await store.migrate()
     await store.close()
     assert names(tmp_path) == ["zene.db"]
+
+
+async def test_a_schema_that_is_not_this_releases_is_refused_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(f"sqlite:///{tmp_path}/zene.db")
+    with pytest.raises(SetupError, match=r"no schema yet.*zene migrate"):
+        await store.check()
+    assert names(tmp_path) == []
+    await asyncio.to_thread(migrations.upgrade, f"sqlite:///{tmp_path}/zene.db", "0001")
+    with pytest.raises(SetupError, match=rf"0001.*{schema.REVISION}.*zene migrate"):
+        await store.check()
+    await store.migrate()
+    await store.check()
+    await store.close()
 
 
 async def test_a_copy_holds_what_is_still_in_the_log(world: World, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Changes of the schema from release to release, run by Alembic."""
 
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -23,8 +25,8 @@ def check_known(found: str) -> None:
         )
 
 
-def upgrade(url: str) -> None:
-    """Bring the schema at `url` to the newest revision, whole or not at all. Raises the driver's errors."""
+def upgrade(url: str, to: str = "head") -> None:
+    """Bring the schema at `url` to a revision, by default the newest, whole or not at all. Raises the driver's errors."""
     config = _config()
     engine = create_engine(url, poolclass=NullPool)
     if engine.dialect.name == "sqlite":
@@ -32,10 +34,36 @@ def upgrade(url: str) -> None:
         event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _upgrade(connection, config, to)
     except DBAPIError as err:
         raise err.orig or err from err
+
+
+async def upgrade_postgres(
+    connect: Callable[[], Awaitable[Any]], lock: int, to: str = "head"
+) -> None:
+    """Bring the schema that `connect` reaches to a revision, by default the newest, whole or not at all, while
+    holding the advisory lock of that number. Raises the driver's errors.
+    """
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - of no use to SQLite
+
+    from zene.store.numbered import Types  # noqa: PLC0415
+
+    config = _config()
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    engine.dialect.type_compiler_instance = Types(engine.dialect)
+    try:
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
+            await connection.run_sync(_upgrade, config, to)
+    except DBAPIError as err:
+        cause = err.orig.__cause__ if err.orig else None  # theirs wraps asyncpg's
+        raise cause or err.orig or err from err
+
+
+def _upgrade(connection: Connection, config: Config, to: str) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, to)
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _: object) -> None:

@@ -1,0 +1,137 @@
+"""Lanes: a few connections to PostgreSQL that serve one queue, each owned by one task.
+
+A unit is one transaction on the first lane that is free. Its caller waits for `SECONDS` at most, for the
+queue, a connection and the unit together; then the connection is cut, since one that is half open says
+nothing for ever. What goes on in a lane is not ended by a caller that leaves.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from zene.domain.errors import Unavailable
+from zene.store.base import T, Unit
+from zene.store.numbered import drive
+from zene.store.outages import CONTENTION, ends_connection, translated
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+SECONDS = 2.8  # in all, for a unit
+WAITING = 8192  # units that may wait; one more is refused
+ATTEMPTS = 5  # of a unit that others come before
+
+
+class Work:
+    """A unit that waits for a lane, and its answer; the connection while it runs."""
+
+    __slots__ = ("answer", "begin", "connection")
+
+    def __init__(self, begin: Callable[[], Unit[Any]], answer: asyncio.Future[Any]) -> None:
+        self.begin = begin
+        self.answer = answer
+        self.connection: Connection[Any] | None = None
+
+
+class Lanes:
+    """Started by the first unit; `begins` is the SQL that begins a transaction."""
+
+    def __init__(
+        self, connect: Callable[[], Awaitable["Connection[Any]"]], begins: str, count: int
+    ) -> None:
+        self._connect = connect
+        self._begins = begins
+        self._count = count
+        self._waiting: asyncio.Queue[Work | None] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._outages = 0  # connections from before the last are not used any more
+
+    async def run(self, begin: Callable[[], Unit[T]]) -> T:
+        """Run the unit; returns after its commit. Raises Unavailable, also where nobody knows whether it
+        was committed.
+        """
+        if self._waiting.qsize() >= WAITING:
+            raise Unavailable("Too much waits for the database. Try again.", retry_after=1)
+        loop = asyncio.get_running_loop()
+        if not self._tasks:
+            self._tasks = [loop.create_task(self._lane()) for _ in range(self._count)]
+        work = Work(begin, loop.create_future())
+        limit = loop.call_later(SECONDS, self._give_up, work)
+        self._waiting.put_nowait(work)
+        try:
+            result: T = await work.answer
+            return result
+        finally:
+            limit.cancel()
+
+    async def close(self) -> None:
+        """Run what waits, then end the lanes."""
+        tasks, self._tasks = self._tasks, []
+        for _ in tasks:
+            self._waiting.put_nowait(None)
+        await asyncio.gather(*tasks)
+
+    def _give_up(self, work: Work) -> None:
+        if work.answer.done():
+            return
+        work.answer.set_exception(
+            Unavailable("The database does not answer in time. Try again.", retry_after=1)
+        )
+        if work.connection is not None:
+            self._outages += 1
+            work.connection.terminate()
+
+    async def _lane(self) -> None:
+        connection: Connection[Any] | None = None
+        outages = self._outages
+        while (work := await self._waiting.get()) is not None:
+            if work.answer.done():
+                continue  # nobody waits for it any more
+            if connection is not None and (outages != self._outages or connection.is_closed()):
+                connection.terminate()
+                connection = None
+            try:
+                if connection is None:
+                    outages = self._outages
+                    connection = await self._connect()
+                _answer(work, await self._transact(connection, work))
+            except Exception as err:  # noqa: BLE001 - the lane's edge: the unit fails, the lane lives
+                if ends_connection(err) and connection is not None:
+                    connection.terminate()
+                    self._outages += outages == self._outages
+                _fail(work, translated(err))
+        if connection is not None:
+            connection.terminate()
+
+    async def _transact(self, connection: "Connection[Any]", work: Work) -> Any:
+        work.connection = connection
+        try:
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return await self._once(connection, work)
+                except CONTENTION:
+                    continue
+            return await self._once(connection, work)
+        finally:
+            work.connection = None
+
+    async def _once(self, connection: "Connection[Any]", work: Work) -> Any:
+        await connection.execute(self._begins)
+        try:
+            result = await drive(connection, work.begin())
+        except Exception:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+        return result
+
+
+def _answer(work: Work, result: Any) -> None:
+    if not work.answer.done():
+        work.answer.set_result(result)
+
+
+def _fail(work: Work, error: Exception) -> None:
+    if not work.answer.done():
+        work.answer.set_exception(error)
