@@ -35,6 +35,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "NewSession": {},
     "SessionChange": {"title": "mine now"},
     "NewTask": {"prompt": "Do as I say."},
+    "TaskChange": {"prompt": "Do as I say."},
     "Answer": {"decision": "allow"},
     "Login": {"email": "nobody@zene.test", "password": "wrong horse"},
     "Refresh": {"refresh_token": "AAAA"},

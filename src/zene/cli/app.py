@@ -19,6 +19,8 @@ from zene.domain.errors import InvalidInput, SetupError, ZeneError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
+_OPTIONS = ("model", "effort", "policy", "on_busy", "priority")
+
 Command = TypeVar("Command", bound=Callable[..., object])
 
 _config = click.option(
@@ -145,6 +147,18 @@ def login(server: str, email: str | None) -> None:
     type=click.Choice(["auto", "ask_for_writes", "ask_always"]),
     help="Which tool calls to ask about.",
 )
+@click.option(
+    "--on-busy",
+    type=click.Choice(["enqueue", "interrupt", "reject"]),
+    default="enqueue",
+    help="Where the session works: wait, cancel that and go first, or leave it [enqueue].",
+)
+@click.option(
+    "--priority",
+    type=click.IntRange(-100, 100),
+    default=0,
+    help="Among what you have queued; higher goes first [0].",
+)
 @click.option("--apply", is_flag=True, help="Apply the diff to the folder at the end.")
 @_server
 def run(server: str | None, **request: Any) -> None:
@@ -153,7 +167,7 @@ def run(server: str | None, **request: Any) -> None:
     Exits with 0 when the task succeeded, 1 when it failed, 3 when its budget was used up, 4 when its
     time was, and 130 when it was cancelled. Ctrl-C cancels it.
     """
-    options = {name: request.pop(name) for name in ("model", "effort", "policy")}
+    options = {name: request.pop(name) for name in _OPTIONS}
     _run("run", "run", server=server, options=options, **request)
 
 

@@ -24,7 +24,7 @@ from zene.client import AsyncClient
 from zene.domain.errors import InvalidInput, Unavailable
 from zene.domain.events import Event
 from zene.domain.sessions import ApprovalPolicy
-from zene.domain.tasks import Outcome
+from zene.domain.tasks import OnBusy, Outcome
 from zene.llm.base import Effort
 
 T = TypeVar("T")
@@ -48,6 +48,8 @@ class Options(NamedTuple):
     model: str | None
     effort: Effort | None
     policy: ApprovalPolicy | None
+    on_busy: OnBusy
+    priority: int
 
 
 async def run(
@@ -119,6 +121,8 @@ async def _work(client: AsyncClient, session: str, prompt: str, options: Options
         prompt,
         model=options.model,
         effort=options.effort,
+        on_busy=options.on_busy,
+        priority=options.priority,
         idempotency_key=uuid.uuid4().hex,
     )
     task = await _patiently(submit)

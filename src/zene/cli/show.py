@@ -127,6 +127,12 @@ class Show:
         if self._place:
             self._note(f"Queued at place {self._place}.")
 
+    def _updated(self, data: Mapping[str, Any]) -> None:
+        if "prompt" in data:
+            self._note("What is asked for was changed.")
+        if "position" in data:
+            self._moved_up(data)
+
     def _moved_up(self, data: Mapping[str, Any]) -> None:
         told, self._place = self._place, data["position"]
         if not self._place:
@@ -169,6 +175,7 @@ class Show:
         "item.delta": _delta,
         "item.completed": _completed,
         "task.queued": _queued,
+        "task.updated": _updated,
         "task.waiting": _waiting,
         "task.finished": _finished,
         "queue.changed": _moved_up,

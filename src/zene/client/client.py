@@ -14,6 +14,7 @@ from zene.client.connection import Connection
 from zene.domain.approvals import ApprovalStatus, Decision, Scope
 from zene.domain.events import Event
 from zene.domain.sessions import ApprovalPolicy
+from zene.domain.tasks import OnBusy
 from zene.domain.users import Role
 from zene.gateway import shapes
 from zene.gateway.files import Difference, Listing
@@ -31,6 +32,7 @@ class TaskOptions(TypedDict, total=False):
     effort: Effort | None
     max_tokens_total: int | None
     priority: int
+    on_busy: OnBusy
 
 
 class AsyncClient:
@@ -190,6 +192,16 @@ class AsyncClient:
     async def task(self, task_id: str) -> shapes.Task:
         """One task."""
         return await self._ask("GET", f"/v1/tasks/{_id(task_id)}", shapes.Task)
+
+    async def change_task(self, task_id: str, **changes: Any) -> shapes.Task:
+        """Change `prompt`, `model`, `effort`, `priority` or `max_tokens_total` of a task that was never
+        started, or have it go `before` another. Raises Conflict for any other task.
+        """
+        return await self._ask("PATCH", f"/v1/tasks/{_id(task_id)}", shapes.Task, body=changes)
+
+    async def withdraw(self, task_id: str) -> shapes.Task:
+        """End a task before it begins. Raises Conflict where it was started."""
+        return await self._ask("DELETE", f"/v1/tasks/{_id(task_id)}", shapes.Task)
 
     async def cancel(self, task_id: str) -> shapes.Task:
         """Cancel a task; harmless when it has ended."""

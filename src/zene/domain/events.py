@@ -58,6 +58,18 @@ class TaskQueued(_Body, frozen=True, kw_only=True):
     position: int = 0
 
 
+class TaskUpdated(_Body, frozen=True, kw_only=True):
+    """It was changed before it was ever started; only what changed is set. `position` is its new place."""
+
+    type = "task.updated"
+    prompt: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    priority: int | None = None
+    max_tokens_total: int | None = None
+    position: int | None = None
+
+
 class TaskStarted(_Body, frozen=True, kw_only=True):
     """A worker took it."""
 
@@ -271,8 +283,8 @@ class Snapshot(_Body, frozen=True, kw_only=True):
 
 
 Body = (
-    SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskStarted
-    | TaskPhase | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
+    SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskUpdated
+    | TaskStarted | TaskPhase | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
     | ItemStarted | ItemDelta | ItemCompleted | ApprovalRequested | ApprovalDecided
     | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated | Snapshot
 )  # fmt: skip

@@ -15,6 +15,7 @@ from zene.domain.messages import Usage
 Status = Literal["queued", "preparing", "running", "waiting", "cancelling", "finished"]
 Outcome = Literal["succeeded", "failed", "cancelled", "budget_exhausted", "timed_out"]
 WaitingOn = Literal["approval", "input", "quota", "pause"]
+OnBusy = Literal["enqueue", "interrupt", "reject"]  # what a submit does in a session that works
 
 FROM: dict[Status, tuple[Status, ...]] = {
     "preparing": ("queued",),

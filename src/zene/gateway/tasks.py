@@ -1,13 +1,15 @@
-"""Tasks: submitted, looked at, cancelled. Submitting enqueues; the work is followed on the stream."""
+"""Tasks: submitted, looked at, changed, cancelled. Submitting enqueues; the work is followed on the stream."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 from zene.bus.base import Signal
 from zene.domain.errors import InvalidInput, TooLarge
 from zene.domain.events import Event
+from zene.domain.tasks import OnBusy
 from zene.gateway import shapes
 from zene.gateway.calls import Call
 from zene.gateway.creating import Created, create
@@ -15,7 +17,7 @@ from zene.gateway.models import chosen
 from zene.gateway.publishing import publish
 from zene.gateway.routing import route
 from zene.llm.base import Effort
-from zene.store import tasks
+from zene.store import tasks, unstarted
 from zene.store.base import Unit
 
 Priority = Annotated[int, Meta(ge=-100, le=100)]
@@ -31,19 +33,34 @@ class NewTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     effort: Effort | None = None
     max_tokens_total: Annotated[int, Meta(ge=1, le=1 << 53)] | None = None
     priority: Priority = 0
+    on_busy: OnBusy = "enqueue"
+
+
+class TaskChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What changes of a task that was never started; `before` names the one of its session to go before."""
+
+    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    model: Annotated[str, Meta(max_length=200)] | None = None
+    effort: Effort | None = None
+    priority: Priority | None = None
+    max_tokens_total: Annotated[int, Meta(ge=1, le=1 << 53)] | None = None
+    before: Annotated[str, Meta(max_length=64)] | None = None
 
 
 @route("POST", "/v1/sessions/{session_id}/tasks", access="member", status=202)
 async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
-    """Ask the agent for something. It works on the session's tasks one at a time, in order."""
+    """Ask the agent for something. It works on the session's tasks one at a time, in order. Where one is not
+    finished, `on_busy` says whether to wait, to cancel what is worked on and go first, or to be refused.
+    """
     parts, session_id = call.parts, call.id("session_id", "ses")
     _check_prompt(body.prompt, parts.terms.max_prompt_bytes)
     if body.model is not None:
         chosen(parts.terms, body.model)
     task_id, now = call.new_id("tsk"), call.now()
+    interrupted: list[str] = []
 
     def make() -> Unit[tuple[shapes.Task, Sequence[Event]]]:
-        task, position, events = yield from tasks.submit(
+        made = yield from tasks.submit(
             id=task_id,
             user_id=call.user.id,
             session_id=session_id,
@@ -52,11 +69,15 @@ async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
             effort=body.effort,
             max_tokens_total=body.max_tokens_total,
             priority=body.priority,
+            on_busy=body.on_busy,
             now=now,
         )
-        return shapes.task(task, position), events
+        interrupted[:] = [made.interrupted] if made.interrupted else []
+        return shapes.task(made.task, made.position), made.events
 
     answer = await create(call, body, make, status=202, session_id=session_id)
+    for each in interrupted:
+        await parts.bus.signal(Signal(kind="cancel", session_id=session_id, task_id=each))
     await parts.bus.wake()
     return answer
 
@@ -76,6 +97,32 @@ async def one(call: Call) -> shapes.Task:
     """One task."""
     task_id = call.id("task_id", "tsk")
     return shapes.task(*await call.parts.store.read(tasks.get_task, call.user.id, task_id))
+
+
+@route("PATCH", "/v1/tasks/{task_id}", access="member")
+async def change(call: Call, body: TaskChange) -> shapes.Task:
+    """Change a task that was never started, or its place in the queue. 409 for any other."""
+    parts, task_id = call.parts, call.id("task_id", "tsk")
+    if body.prompt is not None:
+        _check_prompt(body.prompt, parts.terms.max_prompt_bytes)
+    if body.model is not None:
+        chosen(parts.terms, body.model)
+    to = unstarted.Change(**msgspec.structs.asdict(body))
+    task, position, events = await parts.store.write(
+        unstarted.change, call.user.id, task_id, to, call.now()
+    )
+    await publish(parts.bus, events)
+    return shapes.task(task, position)
+
+
+@route("DELETE", "/v1/tasks/{task_id}", access="member")
+async def withdraw(call: Call) -> shapes.Task:
+    """Withdraw a task that was never started: it ends cancelled. 409 for any other; twice is harmless."""
+    parts, task_id = call.parts, call.id("task_id", "tsk")
+    task, events = await parts.store.write(unstarted.withdraw, call.user.id, task_id, call.now())
+    await publish(parts.bus, events)
+    await parts.bus.wake()
+    return shapes.task(task)
 
 
 @route("POST", "/v1/tasks/{task_id}/cancel", access="member")
@@ -99,4 +146,4 @@ def _check_prompt(prompt: str, limit: int) -> None:
         raise TooLarge(f"The prompt is larger than {limit} bytes.", details={"limit": limit})
 
 
-ROUTES = (submit, of_session, one, cancel)
+ROUTES = (submit, of_session, one, change, withdraw, cancel)

@@ -4,9 +4,12 @@ Only the heads count, the oldest unfinished task of each session: each carries a
 them costs nothing for what is queued behind. Whoever ends a session's head marks the next in the same unit.
 """
 
-from sqlalchemy import bindparam, exists, func, select, update
+from collections.abc import Sequence
 
-from zene.store.base import Statement, Unit
+from sqlalchemy import and_, bindparam, exists, func, select, update
+
+from zene.domain.errors import Conflict
+from zene.store.base import Row, Statement, Unit
 from zene.store.log import held
 from zene.store.schema import tasks, users
 
@@ -16,6 +19,8 @@ IS_FIRST = ~exists().where(
     _before.c.status != "finished",
     _before.c.place < tasks.c.place,
 )
+NEVER_STARTED = and_(tasks.c.status == "queued", tasks.c.started_at.is_(None))
+MOST_PASSED = 1000  # tasks that one can be moved past at once
 CAP = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
 
 # From one user to the next in the index of what is ready, however much each has queued.
@@ -64,6 +69,87 @@ _UNMARKED = Statement(
     .order_by(tasks.c.session_id)
     .limit(bindparam("limit"))
 )
+
+
+_PLACE = Statement(
+    select(tasks.c.place).where(
+        tasks.c.id == bindparam("task"), tasks.c.session_id == bindparam("session"), NEVER_STARTED
+    )
+)
+_NEXT = Statement(
+    select(tasks.c.id)
+    .where(tasks.c.session_id == bindparam("session"), NEVER_STARTED)
+    .order_by(tasks.c.place)
+    .limit(1)
+)
+_LINE = Statement(
+    select(tasks.c.id, tasks.c.place)
+    .where(
+        tasks.c.session_id == bindparam("session"),
+        NEVER_STARTED,
+        tasks.c.place >= bindparam("first"),
+        tasks.c.place <= bindparam("last"),
+    )
+    .order_by(tasks.c.place)
+    .limit(MOST_PASSED + 1)
+)
+_PUT = Statement(
+    update(tasks).where(tasks.c.id == bindparam("task")).values(place=bindparam("where"))
+)
+_UNMARK = Statement(
+    update(tasks)
+    .where(
+        tasks.c.session_id == bindparam("session"),
+        tasks.c.status != "finished",
+        tasks.c.is_head == 1,
+    )
+    .values(is_head=0)
+)
+
+
+def move(session_id: str, task_id: str, before_id: str) -> Unit[None]:
+    """Put a task that was never started right before another such one of its session, whose row is held.
+    Raises Conflict where either was started or ended, or too many tasks lie between them.
+    """
+    here = yield _PLACE(session=session_id, task=task_id)
+    there = yield _PLACE(session=session_id, task=before_id)
+    if not here or not there:
+        raise Conflict(
+            "Only a task that was never started can change its place, with another such one of its"
+            " session.",
+            code="already_started",
+        )
+    first, last = sorted((here[0][0], there[0][0]))
+    line = yield _LINE(session=session_id, first=first, last=last)
+    if len(line) > MOST_PASSED:
+        raise Conflict(f"More than {MOST_PASSED} tasks would be passed.", code="queue_too_long")
+    order = [each for each, _ in line if each != task_id]
+    order.insert(0 if before_id == task_id else order.index(before_id), task_id)
+    yield from _put(task_id, order, line)
+    yield _UNMARK(session=session_id)
+    yield PROMOTE(session=session_id)
+
+
+def go_first(session_id: str, task_id: str) -> Unit[None]:
+    """Put a task before every other of its session, whose row is held, that was never started."""
+    before_id: str = (yield _NEXT(session=session_id))[0][0]
+    yield from move(session_id, task_id, before_id)
+
+
+def _put(moved: str, order: Sequence[str], line: Sequence[Row]) -> Unit[None]:
+    """Give out the line's places anew. No two tasks ever have the same: the one that moves steps aside, to
+    below all places, and each of the others goes where the one before it has left.
+    """
+    places = {task_id: place for task_id, (_, place) in zip(order, line, strict=True)}
+    others = [
+        {"task": each, "where": places[each]} for each, place in line if places[each] != place
+    ]
+    others = [each for each in others if each["task"] != moved]
+    if not others:
+        return
+    yield _PUT(task=moved, where=-line[-1][1])
+    yield _PUT.many(others if line[0][0] == moved else others[::-1])
+    yield _PUT(task=moved, where=places[moved])
 
 
 def unmarked(limit: int) -> Unit[list[str]]:

@@ -138,7 +138,7 @@ tasks = Table(
     identity(),
     words("session_id", ForeignKey("sessions.id")),
     words("user_id", ForeignKey("users.id")),
-    number("place"),  # seq of its task.queued: its turn in the session
+    number("place"),  # its turn in the session: seq of its task.queued, or of one it changed with
     words("prompt"),
     words("model"),
     words("effort", null=True),

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from msgspec import Struct
 from sqlalchemy import bindparam, func, insert, select, update
 
-from zene.domain.errors import NotFound
+from zene.domain.errors import Conflict, NotFound
 from zene.domain.events import Draft, Event, TaskQueued
-from zene.domain.tasks import FROM, Task
+from zene.domain.tasks import FROM, OnBusy, Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
-from zene.store.log import ANY_OF_THEM, chunks, held
+from zene.store.log import ANY_OF_THEM, Writer, chunks, held
+from zene.store.queue import go_first
 from zene.store.schema import sessions, tasks
 
 _OWN_SESSION = Statement(
@@ -86,10 +88,32 @@ _QUEUES = Statement(
 )
 _CANCEL_LEASED = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["cancelling"]))
+    .where(
+        tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["cancelling"], "cancelling")
+    )
     .values(status="cancelling")
     .returning(tasks.c.id)
 )
+
+
+_WORKED_ON = Statement(
+    select(tasks.c.id).where(
+        tasks.c.session_id == bindparam("session"),
+        tasks.c.status != "finished",
+        tasks.c.started_at.is_not(None),
+    )
+)
+
+
+class Submitted(Struct, frozen=True, kw_only=True):
+    """A task that was accepted, its place in the session, what is to be published, and the task whose
+    worker is to be told that it is cancelled.
+    """
+
+    task: Task
+    position: int
+    events: Sequence[Event]
+    interrupted: str | None = None
 
 
 def submit(  # noqa: PLR0913 - what a request has
@@ -102,16 +126,18 @@ def submit(  # noqa: PLR0913 - what a request has
     effort: str | None,
     max_tokens_total: int | None,
     priority: int = 0,
+    on_busy: OnBusy = "enqueue",
     now: int,
-) -> Unit[tuple[Task, int, list[Event]]]:
-    """Accept a task: its row, which is its queue entry too, and its first event; and its place in the
-    session. Raises NotFound for a session that is not the user's.
+) -> Unit[Submitted]:
+    """Accept a task: its row, which is its queue entry too, and its first event. Where the session works,
+    `interrupt` cancels what it works on or waits with, and goes before what was never started.
+    Raises NotFound for a session that is not the user's, Conflict where it works and that is to `reject`.
     """
     own = yield _OWN_SESSION(session=session_id, user=user_id)
     if not own:
         raise NotFound("There is no such session.")
     writer = yield from held(session_id, now)
-    position: int = (yield _UNFINISHED(session=session_id))[0][0]
+    position, interrupted = yield from _make_room(writer, on_busy, now)
     seq = writer.add(Draft(body=TaskQueued(prompt=prompt, position=position), task_id=id))
     yield _INSERT(
         task=id,
@@ -126,9 +152,11 @@ def submit(  # noqa: PLR0913 - what a request has
         leads=int(position == 0),
         now=now,
     )
+    if on_busy == "interrupt":
+        yield from go_first(session_id, id)
     events = yield from writer.flush()
     task, _ = yield from get_task(user_id, id)
-    return task, position, events
+    return Submitted(task=task, position=position, events=events, interrupted=interrupted)
 
 
 def get_task(user_id: str, task_id: str) -> Unit[tuple[Task, int | None]]:
@@ -179,13 +207,32 @@ def request_cancel(
     """
     task, _ = yield from get_task(user_id, task_id)
     writer = yield from held(task.session_id, now)
-    leased = bool((yield _CANCEL_LEASED(task=task_id)))
-    task, _ = yield from get_task(user_id, task_id)
-    if task.status not in ("cancelling", "finished"):
-        yield from ending.finish(writer, task_id, "cancelled", now=now)
+    leased = yield from _cancel(writer, task_id, now)
     events = yield from writer.flush()
     task, _ = yield from get_task(user_id, task_id)
-    return task, events, leased or task.status == "cancelling"
+    return task, events, leased
+
+
+def _make_room(writer: Writer, on_busy: OnBusy, now: int) -> Unit[tuple[int, str | None]]:
+    """The place of a new task in the session, and the task whose worker is to be told that it is cancelled."""
+    if on_busy == "interrupt":
+        leased = None
+        for (task_id,) in (yield _WORKED_ON(session=writer.session_id)):
+            if (yield from _cancel(writer, task_id, now)):
+                leased = task_id
+        return int(leased is not None), leased
+    position: int = (yield _UNFINISHED(session=writer.session_id))[0][0]
+    if position and on_busy == "reject":
+        raise Conflict("The session has a task that is not finished.", code="session_busy")
+    return position, None
+
+
+def _cancel(writer: Writer, task_id: str, now: int) -> Unit[bool]:
+    """End the task, or have it ended by the worker that has it; whether one has."""
+    if (yield _CANCEL_LEASED(task=task_id)):
+        return True
+    yield from ending.finish(writer, task_id, "cancelled", now=now)
+    return False
 
 
 def _with_position(row: Row) -> tuple[Task, int | None]:

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from tests.contracts.store.world import DAY_MS, World, call, finished, question, stepped, waiting
 from zene.domain.errors import LeaseLost
 from zene.domain.tasks import FROM, POISON_ATTEMPTS, Task
-from zene.store import approvals, claims, schema
+from zene.store import approvals, claims, schema, unstarted
 from zene.store.claims import Claim
 from zene.store.sqlite import SqliteStore
 
@@ -28,7 +28,7 @@ LEASED = ("preparing", "running", "cancelling")
 
 
 class Tasks(RuleBasedStateMachine):
-    """Two users, three sessions, a cap of two; leases, deaths, questions, cancels."""
+    """Two users, three sessions, a cap of two; leases, deaths, questions, cancels, moves."""
 
     claimed: Bundle[Claim] = Bundle("claimed")
 
@@ -42,6 +42,7 @@ class Tasks(RuleBasedStateMachine):
         self.losses: dict[str, int] = {}
         self.order: dict[str, list[str]] = {}
         self.owner: dict[str, str] = {}
+        self.started: set[str] = set()
         self.run(self.store.migrate())
         one, two = self.run(self.world.user()), self.run(self.world.user())
         self.users = [one, two]
@@ -74,7 +75,7 @@ class Tasks(RuleBasedStateMachine):
             if task.user_id == user_id
         )
 
-    def move(self, task_id: str, *path: str) -> None:
+    def turn(self, task_id: str, *path: str) -> None:
         """One transition after another, each of which the table allows."""
         for target in path:
             assert self.status[task_id] in FROM[target]  # type: ignore[index]  # a status by its name
@@ -91,6 +92,38 @@ class Tasks(RuleBasedStateMachine):
         self.losses[task.id] = 0
         self.order.setdefault(session.id, []).append(task.id)
 
+    def unstarted(self, session_id: str) -> list[str]:
+        """The session's tasks that were never started, in their order."""
+        queued = (t for t in self.order.get(session_id, []) if self.status[t] == "queued")
+        return [t for t in queued if t not in self.started]
+
+    @rule(which=st.integers(0, 2))
+    def interrupt(self, which: int) -> None:
+        session = self.sessions[which]
+        for task_id in self.order.get(session.id, []):
+            if task_id in self.started:
+                self.cancelled(task_id)
+        behind = self.unstarted(session.id)
+        task = self.run(self.world.submit(session, on_busy="interrupt"))
+        self.tasks[task.id] = task
+        self.status[task.id] = "queued"
+        self.losses[task.id] = 0
+        order = self.order.setdefault(session.id, [])
+        order.insert(order.index(behind[0]) if behind else len(order), task.id)
+
+    @rule(which=st.integers(0, 2), data=st.data())
+    def move(self, which: int, data: Any) -> None:
+        session = self.sessions[which]
+        if not (line := self.unstarted(session.id)):
+            return
+        moved, other = data.draw(st.sampled_from(line)), data.draw(st.sampled_from(line))
+        to = unstarted.Change(before=other)
+        self.run(self.store.write(unstarted.change, session.user_id, moved, to, self.world.now))
+        if moved != other:
+            order = self.order[session.id]
+            order.remove(moved)
+            order.insert(order.index(other), moved)
+
     @rule(target=claimed, limit=st.integers(1, 3))
     def claim(self, limit: int) -> Any:
         ready = [t for s in self.order for t in [self.head(s)] if t and self.status[t] == "queued"]
@@ -103,7 +136,8 @@ class Tasks(RuleBasedStateMachine):
         assert (len(got) > 0) == (possible > 0)
         assert len(got) <= min(limit, possible)
         for claim in got:
-            self.move(claim.task.id, "preparing")
+            self.turn(claim.task.id, "preparing")
+            self.started.add(claim.task.id)
             self.owner[claim.task.id] = claim.lease.worker + str(claim.lease.epoch)
         return multiple(*got)
 
@@ -124,7 +158,7 @@ class Tasks(RuleBasedStateMachine):
         if self.fenced(claim, self.world.step(lease, number)) and held:
             task_id = claim.task.id
             if self.status[task_id] == "preparing":
-                self.move(task_id, "running")
+                self.turn(task_id, "running")
             if self.status[task_id] == "running":
                 self.run(self.world.record(lease, stepped(lease, number)))
                 self.losses[task_id] = 0
@@ -132,7 +166,7 @@ class Tasks(RuleBasedStateMachine):
     @rule(claim=claimed)
     def finish(self, claim: Claim) -> None:
         if self.fenced(claim, self.world.record(claim.lease, finished(claim.lease))):
-            self.move(claim.task.id, "finished")
+            self.turn(claim.task.id, "finished")
 
     @rule(claim=claimed)
     def ask(self, claim: Claim) -> None:
@@ -142,11 +176,11 @@ class Tasks(RuleBasedStateMachine):
         if self.fenced(claim, self.world.record(lease, *drafts)):
             task_id = claim.task.id
             if self.status[task_id] == "cancelling":
-                self.move(task_id, "finished")
+                self.turn(task_id, "finished")
                 return
             if self.status[task_id] == "preparing":
-                self.move(task_id, "running")
-            self.move(task_id, "waiting")
+                self.turn(task_id, "running")
+            self.turn(task_id, "waiting")
             self.asked[task_id] = approval
 
     @precondition(lambda self: self.asked)
@@ -162,14 +196,14 @@ class Tasks(RuleBasedStateMachine):
         self.run(
             self.store.write(answer, user_id, approval_id, now=self.world.now, **options)  # type: ignore[arg-type]  # literals
         )
-        self.move(task_id, "queued")
+        self.turn(task_id, "queued")
 
     @rule(claim=claimed)
     def hand_over(self, claim: Claim) -> None:
         given = self.store.write(claims.hand_over, claim.lease, now=self.world.now, worked_ms=1)
         if self.fenced(claim, given):
             cancelled = self.status[claim.task.id] == "cancelling"
-            self.move(claim.task.id, "finished" if cancelled else "queued")
+            self.turn(claim.task.id, "finished" if cancelled else "queued")
 
     @rule(all_at_once=st.booleans())
     def die(self, all_at_once: bool) -> None:  # noqa: FBT001 - drawn by name
@@ -180,23 +214,27 @@ class Tasks(RuleBasedStateMachine):
             self.run(self.world.sweep())
         for task_id, status in list(self.status.items()):
             if status == "cancelling":
-                self.move(task_id, "finished")
+                self.turn(task_id, "finished")
             elif status in LEASED:
                 self.losses[task_id] += 1
-                self.move(task_id, "queued")
+                self.turn(task_id, "queued")
                 if self.losses[task_id] >= POISON_ATTEMPTS:
-                    self.move(task_id, "finished")
+                    self.turn(task_id, "finished")
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
     def cancel(self, data: Any) -> None:
         task_id = data.draw(st.sampled_from(sorted(self.tasks)))
         self.run(self.world.cancel(self.tasks[task_id]))
+        self.cancelled(task_id)
+
+    def cancelled(self, task_id: str) -> None:
+        """What a cancel makes of it."""
         match self.status[task_id]:
             case "queued" | "waiting":
-                self.move(task_id, "finished")
+                self.turn(task_id, "finished")
             case "preparing" | "running":
-                self.move(task_id, "cancelling")
+                self.turn(task_id, "cancelling")
             case _:
                 pass
 

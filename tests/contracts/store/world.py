@@ -26,7 +26,7 @@ from zene.domain.ids import make_id
 from zene.domain.messages import Content, Message, ToolCall, ToolResult, Usage
 from zene.domain.projects import Project
 from zene.domain.sessions import ApprovalPolicy, Session
-from zene.domain.tasks import Lease, Outcome, Task, WaitingOn
+from zene.domain.tasks import Lease, OnBusy, Outcome, Task, WaitingOn
 from zene.domain.times import rfc3339
 from zene.domain.users import Role, User
 from zene.store import approvals, claims, history, log, recording, sessions, tasks, users
@@ -74,10 +74,14 @@ class World:
         return session
 
     async def submit(
-        self, session: Session, max_tokens_total: int | None = None, priority: int = 0
+        self,
+        session: Session,
+        max_tokens_total: int | None = None,
+        priority: int = 0,
+        on_busy: OnBusy = "enqueue",
     ) -> Task:
         """A task in the session."""
-        task, _, _ = await self.store.write(
+        made = await self.store.write(
             tasks.submit,
             id=self.id("tsk"),
             user_id=session.user_id,
@@ -87,9 +91,10 @@ class World:
             effort=None,
             max_tokens_total=max_tokens_total,
             priority=priority,
+            on_busy=on_busy,
             now=self.now,
         )
-        return task
+        return made.task
 
     async def task(self, task: Task) -> Task:
         """The task as it is now."""

@@ -134,6 +134,16 @@ def test_a_place_in_the_queue_is_told_where_it_is_news(capsys: pytest.CaptureFix
     assert told == ["Queued at place 2.", "Now at place 1.", "Next in the queue."]
 
 
+def test_a_change_before_a_task_begins_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Show()
+    show.event("task.updated", {"prompt": "Go on.", "position": 3})
+    show.event("task.updated", {"priority": 3})
+    assert capsys.readouterr().err.splitlines() == [
+        "What is asked for was changed.",
+        "Now at place 3.",
+    ]
+
+
 def test_a_sandbox_that_ended_by_itself_is_told_and_one_that_was_ended_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
