@@ -1,5 +1,6 @@
 """A gateway as it runs, over HTTP on a free port: real SQLite store, memory bus, workspaces as plain folders."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +17,6 @@ from zene.domain.events import Draft, Event
 from zene.domain.ids import make_id
 from zene.domain.users import Role, User
 from zene.gateway.app import Application, create_app
-from zene.gateway.local import LocalFiles
 from zene.gateway.parts import Outside, Terms
 from zene.gateway.server import serving
 from zene.gateway.shapes import Model
@@ -24,6 +24,7 @@ from zene.sandbox.bwrap import BubblewrapProvider
 from zene.store import log, users
 from zene.store.sqlite import SqliteStore
 from zene.telemetry.metrics import Registry
+from zene.worker.serving import Serving
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
 
@@ -141,10 +142,10 @@ async def running(
         outputs = Outputs(folder / "outputs")
         stack.callback(outputs.close)
         bus, clock, told, registry = bus or MemoryBus(), Clock(), Told(), Registry()
+        await stack.enter_async_context(_served(Serving(bus, workspaces, outputs)))
         app = create_app(
             store=store,
             bus=bus,
-            files=LocalFiles(workspaces, outputs),
             secret_key=SECRET_KEY,
             terms=replace(TERMS, **terms),
             outside=Outside(
@@ -159,3 +160,14 @@ async def running(
         )
         clients = await stack.enter_async_context(AsyncExitStack())
         yield Gateway(url, app, store, bus, outputs, clock, told, registry, clients)
+
+
+@asynccontextmanager
+async def _served(serving: Serving) -> AsyncGenerator[None, None]:
+    """What a worker does for gateways."""
+    task = asyncio.create_task(serving.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

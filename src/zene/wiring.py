@@ -265,7 +265,6 @@ def _worker(parts: Parts) -> "Worker":
 
 def _application(parts: Parts) -> "Application":
     from zene.gateway.app import create_app  # noqa: PLC0415
-    from zene.gateway.local import LocalFiles  # noqa: PLC0415
     from zene.gateway.parts import Outside, Terms  # noqa: PLC0415
     from zene.gateway.shapes import Model  # noqa: PLC0415
 
@@ -283,7 +282,6 @@ def _application(parts: Parts) -> "Application":
     return create_app(
         store=parts.store,
         bus=parts.bus,
-        files=LocalFiles(parts.workspaces, parts.outputs),
         secret_key=secret_key(settings),
         terms=terms,
         outside=Outside(users_refused=lambda: refused, registry=parts.registry),

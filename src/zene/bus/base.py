@@ -3,14 +3,23 @@
 Publishing may fail and then says so only in the log; reading from the store repairs it.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from zene.domain.errors import ZeneError
 from zene.domain.events import FLEETING, Draft, Event
+
+WINDOW_BYTES = 128 << 10  # of a transfer, each way, that were sent and not taken yet
+REQUEST_BYTES = 64 << 10
+MOST_TRANSFERS = (
+    200  # sides of transfers in one process; a window each is less than Redis lets wait
+)
+ASK_SECONDS = 2.5  # in which somebody has to take a request
+IDLE_SECONDS = 60.0
 
 
 class Live(Struct, frozen=True, array_like=True):
@@ -116,7 +125,62 @@ class WorkersWords(Protocol):
         ...
 
 
-class Bus(LiveEvents, WorkersWords, Protocol):
+class Transfer(Protocol):
+    """One side of a request that a worker answers: bytes both ways, each with an end of its own, in order and
+    whole, or the error why not. One reader and one writer a side. Once it has failed, here or there, both
+    sides raise that error: what a worker raises comes out the same where it was asked.
+    """
+
+    async def send(self, piece: bytes, seconds: float = IDLE_SECONDS) -> None:
+        """Send bytes, waiting while WINDOW_BYTES are not taken. Raises Unavailable when none is for so long."""
+        ...
+
+    def end(self) -> None:
+        """Say that nothing more is sent: without it the other side never takes what came for all."""
+        ...
+
+    async def receive(self, seconds: float = IDLE_SECONDS) -> bytes | None:
+        """The next bytes; None at the other's end. Raises Unavailable when nothing comes for so long."""
+        ...
+
+    def fail(self, error: ZeneError) -> None:
+        """End it on both sides with this error. Nothing where it is over."""
+        ...
+
+    def when_lost(self, call: Callable[[], object]) -> None:
+        """Call this when the other side leaves, fails or is found to be dead; now, where that was before."""
+        ...
+
+    def close(self) -> None:
+        """Let go. The other side learns where that is too early. Twice is harmless."""
+        ...
+
+
+class Asked(Struct, frozen=True):
+    """A request that nobody else has; whoever takes it closes the transfer."""
+
+    request: bytes
+    transfer: Transfer
+
+
+class Transfers(Protocol):
+    """Requests to workers. Their bytes never take the way of events, and leave nothing behind."""
+
+    def ask(self, request: bytes, *, about: str) -> AbstractAsyncContextManager[Transfer]:
+        """Ask one worker: the one that holds what it is `about`, else always the same of those there are.
+
+        Raises Unavailable within ASK_SECONDS where there is none. Leaving closes the transfer.
+        """
+        ...
+
+    def asked(
+        self, holds: Callable[[str], bool]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Asked]]:
+        """Requests to this worker, which says what it holds. Leaving fails those that are not over."""
+        ...
+
+
+class Bus(LiveEvents, WorkersWords, Transfers, Protocol):
     """To be started before use, once. Closing it twice is harmless."""
 
     async def start(self) -> None:

@@ -1,10 +1,11 @@
 """The bus of one process: what is published is handed to the followers that are there, and kept nowhere."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from zene.bus.base import Live, Signal
+from zene.bus.base import Asked, Live, Signal, Transfer
 from zene.bus.followers import Follower
+from zene.bus.memory_transfers import MemoryTransfers
 from zene.bus.texts import Text
 from zene.bus.words import Words
 from zene.domain.errors import SetupError
@@ -28,6 +29,7 @@ class MemoryBus:
         self._followers: dict[str, set[Follower]] = {}
         self._texts: dict[str, dict[str, Text]] = {}
         self._words = Words()
+        self._transfers = MemoryTransfers()
 
     async def start(self) -> None:
         """It is there already."""
@@ -89,8 +91,19 @@ class MemoryBus:
         with self._words.listening() as signals:
             yield signals
 
+    def ask(self, request: bytes, *, about: str) -> AbstractAsyncContextManager[Transfer]:
+        """Ask a worker."""
+        return self._transfers.ask(request, about=about)
+
+    def asked(
+        self, holds: Callable[[str], bool]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Asked]]:
+        """Requests from now on."""
+        return self._transfers.asked(holds)
+
     async def close(self) -> None:
-        """End every subscription."""
+        """End every subscription and every transfer."""
+        self._transfers.close()
         for followers in self._followers.values():
             for follower in followers:
                 follower.end()

@@ -7,8 +7,8 @@ items publishes it anew as soon as `losses` grows. Every key expires, so a Redis
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import NamedTuple
 
 import hiredis
@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from zene import telemetry
-from zene.bus.base import Live, Signal
+from zene.bus.base import Asked, Live, Signal, Transfer
 from zene.bus.channels import Channels
 from zene.bus.followers import Follower
 from zene.bus.link import Link, opened, patiently
+from zene.bus.redis_transfers import RedisTransfers
 from zene.bus.resp import Address, Handler, Reply, address
 from zene.bus.texts import TEXT_LIMIT, Text
 from zene.bus.words import Words
@@ -73,6 +74,7 @@ class RedisBus:
         self._name = secrets.token_hex(8)
         self._channels = Channels()
         self._words = Words()
+        self._transfers = RedisTransfers(redis, self._prefix)
         self._link: Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._missed = 0
@@ -90,6 +92,7 @@ class RedisBus:
             )
         self._take_up(link)
         self._keeper = asyncio.create_task(self._keep(link), name="bus")
+        self._transfers.start()
 
     async def publish(self, session_id: str, events: Sequence[Live]) -> None:
         """Send the events as one message; forget the text of items they complete."""
@@ -154,8 +157,19 @@ class RedisBus:
         with self._words.listening() as signals:
             yield signals
 
+    def ask(self, request: bytes, *, about: str) -> AbstractAsyncContextManager[Transfer]:
+        """Ask a worker."""
+        return self._transfers.ask(request, about=about)
+
+    def asked(
+        self, holds: Callable[[str], bool]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Asked]]:
+        """Requests from now on."""
+        return self._transfers.asked(holds)
+
     async def close(self) -> None:
-        """Send what is to be sent, and end every subscription."""
+        """Send what is to be sent, and end every subscription and every transfer."""
+        await self._transfers.close(CLOSE_SECONDS)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

@@ -13,11 +13,11 @@ from zene.client import following
 from zene.client.connection import Connection
 from zene.domain.approvals import ApprovalStatus, Decision, Scope
 from zene.domain.events import Event
+from zene.domain.files import Difference, Listing
 from zene.domain.sessions import ApprovalPolicy
 from zene.domain.tasks import OnBusy
 from zene.domain.users import Role
 from zene.gateway import shapes
-from zene.gateway.files import Difference, Listing
 from zene.gateway.shapes import Page, Tokens
 
 _CHUNK_BYTES: Final = 256 << 10

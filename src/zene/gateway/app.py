@@ -70,7 +70,6 @@ def create_app(
     *,
     store: Store,
     bus: Bus,
-    files: Files,
     secret_key: bytes,
     terms: Terms,
     outside: Outside,
@@ -90,7 +89,7 @@ def create_app(
     parts = Parts(
         store=store,
         bus=bus,
-        files=files,
+        files=Files(bus),
         sign_ins=sign_ins,
         passwords=passwords,
         seal=seal,

@@ -1,74 +1,125 @@
-"""What the gateway needs of workspaces, so that a worker on another host can stand behind it later."""
+"""Files of projects and sessions: asked of a worker over the bus, the one that holds the workspace first.
+
+A gateway never opens a workspace: it may be on another machine, and is mounted once.
+"""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Protocol
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
-from msgspec import Struct
+import msgspec
 
-from zene.domain.events import ChangedFile
+from zene.bus.base import IDLE_SECONDS, Transfer, Transfers
+from zene.domain.errors import NotFound, Unavailable
+from zene.domain.files import (
+    Difference,
+    FileRequest,
+    ListFolder,
+    Listing,
+    ReadFile,
+    ReadOutput,
+    ReplaceProject,
+    ShowDiff,
+    Upload,
+    WriteFile,
+)
 from zene.domain.sessions import Session
 
+UNPACK_SECONDS = 660.0  # after its last byte an archive may take as long as a sandbox has for it
+DIFF_SECONDS = 30.0  # more than a diff may take
+_MOST_ANSWER_BYTES: Final = 32 << 20
 
-class Upload(Struct, frozen=True, kw_only=True):
-    """What an archive was unpacked to; `dropped` names what was left out of its `.git`."""
-
-    files: int
-    bytes: int
-    dropped: tuple[str, ...] = ()
-
-
-class Entry(Struct, frozen=True, kw_only=True):
-    """A thing in a folder; `kind` is file, folder, link, pipe, socket or device, `modified` seconds since 1970."""
-
-    name: str
-    kind: str
-    size: int
-    modified: float
+T = TypeVar("T")
+_encode = msgspec.msgpack.Encoder().encode
 
 
-class Listing(Struct, frozen=True, kw_only=True):
-    """Some entries of a folder; `next_cursor` asks for those after them."""
-
-    entries: tuple[Entry, ...]
-    next_cursor: str | None
-
-
-class Difference(Struct, frozen=True, kw_only=True):
-    """How the workspace differs from where it began, as a patch; large files are only named."""
-
-    patch: str
-    files: tuple[ChangedFile, ...]
-
-
-class Files(Protocol):
-    """Files of projects and sessions. The caller has checked whose they are; a session's workspace is
-    made when first asked for. All raise InvalidInput, NotFound, TooLarge, Conflict and Unavailable.
+class Files:
+    """The caller has checked whose they are; a session's workspace is made when first asked for. All raise
+    InvalidInput, NotFound, TooLarge, Conflict and Unavailable, this where no worker is there, too.
     """
+
+    def __init__(self, bus: Transfers) -> None:
+        self._bus = bus
 
     async def replace_project(self, project_id: str, archive: AsyncIterator[bytes]) -> Upload:
         """Unpack a .tar.gz as the project's files, whole or not at all."""
-        ...
+        async with self._asked(ReplaceProject(project_id=project_id), project_id) as transfer:
+            await _send(transfer, archive)
+            return await _answer(transfer, Upload, UNPACK_SECONDS)
 
     async def list(self, session: Session, path: str, *, cursor: str | None, limit: int) -> Listing:
         """A page of a folder's entries; "" and "." are the workspace itself."""
-        ...
+        request = ListFolder(
+            session_id=session.id,
+            project_id=session.project_id,
+            path=path,
+            cursor=cursor,
+            limit=limit,
+        )
+        async with self._asked(request, session.id) as transfer:
+            return await _answer(transfer, Listing)
 
-    def stream(self, session: Session, path: str) -> AsyncGenerator[bytes, None]:
+    async def stream(self, session: Session, path: str) -> AsyncGenerator[bytes, None]:
         """A file from beginning to end. Raises with its first chunk, if at all; an empty file has none."""
-        ...
+        request = ReadFile(session_id=session.id, project_id=session.project_id, path=path)
+        async with self._asked(request, session.id) as transfer:
+            while chunk := await transfer.receive():
+                yield chunk
 
     async def write(
         self, session: Session, path: str, content: AsyncIterator[bytes], *, limit: int
     ) -> None:
         """Replace or make a file, all of it or nothing."""
-        ...
+        request = WriteFile(
+            session_id=session.id, project_id=session.project_id, path=path, limit=limit
+        )
+        async with self._asked(request, session.id) as transfer:
+            await _send(transfer, content)
+            await _whole(transfer)
 
     async def diff(self, session: Session) -> Difference:
         """All changes since the session began, within ten seconds."""
-        ...
+        request = ShowDiff(session_id=session.id, project_id=session.project_id)
+        async with self._asked(request, session.id) as transfer:
+            return await _answer(transfer, Difference, DIFF_SECONDS)
 
     async def output(
         self, session_id: str, item_id: str, *, offset: int, limit: int
     ) -> bytes | None:
         """Bytes of what a call wrote; None where it was so short that all of it is in the item."""
-        ...
+        request = ReadOutput(session_id=session_id, item_id=item_id, offset=offset, limit=limit)
+        try:
+            async with self._asked(request, session_id) as transfer:
+                return await _whole(transfer)
+        except NotFound:
+            return None
+
+    @asynccontextmanager
+    async def _asked(self, request: FileRequest, about: str) -> AsyncGenerator[Transfer, None]:
+        async with self._bus.ask(_encode(request), about=about) as transfer:
+            yield transfer
+
+
+async def _send(transfer: Transfer, content: AsyncIterator[bytes]) -> None:
+    """All of it. Without its end nothing of it is kept, whatever `content` raises."""
+    async for chunk in content:
+        await transfer.send(chunk)
+    transfer.end()
+
+
+async def _answer(transfer: Transfer, shape: type[T], seconds: float = IDLE_SECONDS) -> T:
+    try:
+        return msgspec.msgpack.decode(await _whole(transfer, seconds), type=shape)
+    except msgspec.DecodeError as err:
+        raise Unavailable(f"A worker's answer was not understood: {err}.", retry_after=2) from err
+
+
+async def _whole(transfer: Transfer, seconds: float = IDLE_SECONDS) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while (piece := await transfer.receive(seconds)) is not None:
+        size += len(piece)
+        if size > _MOST_ANSWER_BYTES:
+            raise Unavailable("A worker's answer is longer than any may be.")
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -7,10 +7,10 @@ from urllib.parse import quote
 from msgspec import Meta, Struct
 from starlette.responses import Response, StreamingResponse
 
+from zene.domain.files import Difference, Listing
 from zene.domain.sessions import Session
 from zene.gateway.bodies import chunks
 from zene.gateway.calls import Call
-from zene.gateway.files import Difference, Listing
 from zene.gateway.routing import route
 from zene.store import history, sessions
 

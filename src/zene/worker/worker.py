@@ -19,6 +19,7 @@ from zene.worker.desk import Desk, now_ms
 from zene.worker.jobs import Jobs
 from zene.worker.leases import Leases
 from zene.worker.runner import Runner
+from zene.worker.serving import Serving
 from zene.worker.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Worker:
         self._sweep = Sweep(desk, self._runners)
         self._jobs = Jobs(desk)
         self._changes = Changes(desk)
+        self._serving = Serving(desk.bus, desk.workspaces, desk.outputs)
         self._draining = asyncio.Event()
         desk.meters.slots.set(desk.terms.slots)
         desk.meters.running.ask(lambda: len(self._runners))
@@ -61,6 +63,7 @@ class Worker:
             ]
             helpers.append(group.create_task(self._listen(), name="signals"))
             helpers.append(group.create_task(self._changes.run(), name="changes"))
+            helpers.append(group.create_task(self._serving.run(), name="files"))
             ready()
             await self._claim_until_drained(group)
             await self._drain()

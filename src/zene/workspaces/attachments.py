@@ -35,6 +35,10 @@ class Attachments:
         """Whether somebody uses it, or waits for it."""
         return place in self._shared
 
+    def is_attached(self, place: Path) -> bool:
+        """Whether it is open in this process: nobody else can open it then."""
+        return place in self._shared and self._shared[place].attached is not None
+
     async def take(self, place: Path) -> Attached:
         """Attach it, or share what is attached. Raises NotFound, Conflict when it stays busy."""
         shared = self._shared.setdefault(place, _Shared())

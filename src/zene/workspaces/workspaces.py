@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from zene.domain.errors import InvalidInput
 from zene.sandbox.base import Limits, Provider
 from zene.workspaces import front
 from zene.workspaces.archives import Unpacked, Unpacker, lock_of
@@ -145,6 +146,13 @@ class Workspaces:
             yield workspace
         finally:
             await workspace.release()
+
+    def holds(self, session_id: str) -> bool:
+        """Whether this process has the session's workspace open; False for what is no session's id."""
+        try:
+            return self._attachments.is_attached(self._session(session_id))
+        except InvalidInput:
+            return False
 
     async def replace_project(self, project_id: str, archive: AsyncIterable[bytes]) -> Unpacked:
         """Make a project's files from a .tar.gz, for the sessions that are created from now on.
