@@ -50,6 +50,7 @@ def new_task(prompt: str = "Mend it.", **changes: object) -> Task:
         priority=0,
         steps=0,
         worked_ms=0,
+        trace_id=None,
         created_at=0,
         started_at=0,
         finished_at=None,

@@ -51,11 +51,14 @@ class SessionDeleted(_Body, frozen=True, kw_only=True):
 
 
 class TaskQueued(_Body, frozen=True, kw_only=True):
-    """A task was accepted; `position` is its place in the queue, 0 when it is next."""
+    """A task was accepted; `position` is its place in the queue, 0 when it is next; `trace_id` finds the log lines
+    of its work.
+    """
 
     type = "task.queued"
     prompt: str
     position: int = 0
+    trace_id: str | None = None
 
 
 class TaskUpdated(_Body, frozen=True, kw_only=True):
@@ -76,6 +79,7 @@ class TaskStarted(_Body, frozen=True, kw_only=True):
     type = "task.started"
     attempt: int
     worker: str
+    trace_id: str | None = None
 
 
 class TaskPhase(_Body, frozen=True, kw_only=True):

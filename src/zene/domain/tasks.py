@@ -39,7 +39,8 @@ class TaskError(Struct, frozen=True, kw_only=True):
 
 class Task(Struct, frozen=True, kw_only=True):
     """One request. `attempt` counts from 1 and grows when a lease is lost; of what a user has queued, the
-    higher `priority` goes first; times are ms since 1970.
+    higher `priority` goes first; times are ms since 1970. `trace_id` is that
+    of the request that submitted it.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Task(Struct, frozen=True, kw_only=True):
     priority: int
     steps: int
     worked_ms: int
+    trace_id: str | None
     created_at: int
     started_at: int | None
     finished_at: int | None

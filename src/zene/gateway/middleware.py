@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zene import telemetry
 from zene.domain.errors import Forbidden, InvalidInput, ZeneError
 from zene.gateway.meters import Meters
 
@@ -28,7 +29,9 @@ _SECURITY_HEADERS: Final = [
 
 
 class Envelope:
-    """Counts requests, gives each an id (the client's, where it is a plain one) and each answer its security headers."""
+    """Counts requests, gives each an id and a trace (the client's, where they are plain ones), and each answer its
+    security headers.
+    """
 
     def __init__(self, app: ASGIApp, *, new_id: Callable[[str], str], meters: Meters) -> None:
         self._app = app
@@ -36,7 +39,7 @@ class Envelope:
         self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with its id in the scope."""
+        """Pass the request on, with its id in the scope and inside its trace."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,10 +55,19 @@ class Envelope:
                     *message.get("headers", ()),
                     *_SECURITY_HEADERS,
                     (b"x-request-id", request_id),
+                    *((name.encode(), value.encode()) for name, value in trace.items()),
                 ]
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        with telemetry.traced(_trace(scope["headers"])):
+            trace = telemetry.traceparent()
+            await self._app(scope, receive, with_headers)
+
+
+def _trace(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The trace that the caller has begun, or a new one."""
+    stated = [value for name, value in headers if name == b"traceparent"]
+    return telemetry.trace_id(stated[0].decode("latin-1") if len(stated) == 1 else None)
 
 
 class Guard:

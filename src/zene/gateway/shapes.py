@@ -124,6 +124,7 @@ class Task(Struct, frozen=True, kw_only=True):
     priority: int
     steps: int
     worked_ms: int
+    trace_id: str | None
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -241,6 +242,7 @@ def task(each: tasks.Task, position: int | None = None) -> Task:
         priority=each.priority,
         steps=each.steps,
         worked_ms=each.worked_ms,
+        trace_id=each.trace_id,
         created_at=rfc3339(each.created_at),
         started_at=_maybe(each.started_at),
         finished_at=_maybe(each.finished_at),

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from zene import telemetry
 from zene.bus.base import Signal
 from zene.domain.errors import InvalidInput, TooLarge
 from zene.domain.events import Event
@@ -21,6 +22,9 @@ from zene.store import tasks, unstarted
 from zene.store.base import Unit
 
 Priority = Annotated[int, Meta(ge=-100, le=100)]
+
+
+log = telemetry.logger(__name__)
 
 
 class NewTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +60,7 @@ async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
     _check_prompt(body.prompt, parts.terms.max_prompt_bytes)
     if body.model is not None:
         chosen(parts.terms, body.model)
-    task_id, now = call.new_id("tsk"), call.now()
+    task_id, now, trace = call.new_id("tsk"), call.now(), telemetry.current_trace()
     interrupted: list[str] = []
 
     def make() -> Unit[tuple[shapes.Task, Sequence[Event]]]:
@@ -70,6 +74,7 @@ async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
             max_tokens_total=body.max_tokens_total,
             priority=body.priority,
             on_busy=body.on_busy,
+            trace_id=trace,
             now=now,
         )
         interrupted[:] = [made.interrupted] if made.interrupted else []
@@ -78,6 +83,7 @@ async def submit(call: Call, body: NewTask) -> Created[shapes.Task]:
     answer = await create(call, body, make, status=202, session_id=session_id)
     for each in interrupted:
         await parts.bus.signal(Signal(kind="cancel", session_id=session_id, task_id=each))
+    log.info("task.submitted", session=session_id)
     await parts.bus.wake()
     return answer
 

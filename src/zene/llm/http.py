@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
+from zene import telemetry
 from zene.domain.errors import ModelError
 from zene.llm.connection import (
     IDLE,
@@ -119,6 +120,7 @@ class Client:
                 "accept": "text/event-stream",
                 "accept-encoding": "identity",
                 "user-agent": "zene",
+                **telemetry.traceparent(),
                 **headers,
             },
         )

@@ -201,7 +201,7 @@ def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
         return []
     session, task = rows.session(found[0][:-1]), rows.task(prepared[0])
     writer = Writer(session_id, session.last_seq, now)
-    body = TaskStarted(attempt=task.attempt, worker=terms.worker)
+    body = TaskStarted(attempt=task.attempt, worker=terms.worker, trace_id=task.trace_id)
     writer.add(Draft(body=body, task_id=task_id))
     lease = Lease(
         worker=terms.worker,

@@ -41,6 +41,7 @@ TASK: tuple[ColumnElement[Any], ...] = (
     tasks.c.priority,
     tasks.c.steps,
     tasks.c.worked_ms,
+    tasks.c.trace_id,
     tasks.c.created_at,
     tasks.c.started_at,
     tasks.c.finished_at,
@@ -103,8 +104,9 @@ def task(row: Row) -> Task:
     start = len(USAGE_NAMES)
     (
         task_id, session_id, user_id, prompt, model, effort, status, waiting_on, attempt, outcome,
-        error, cost, most_tokens, priority, steps, worked_ms, created_at, started_at, finished_at,
-    ) = row[start : start + 19]  # fmt: skip
+        error, cost, most_tokens, priority, steps, worked_ms, trace_id, created_at, started_at,
+        finished_at,
+    ) = row[start : start + 20]  # fmt: skip
     return Task(
         id=task_id,
         session_id=session_id,
@@ -123,6 +125,7 @@ def task(row: Row) -> Task:
         priority=priority,
         steps=steps,
         worked_ms=worked_ms,
+        trace_id=trace_id,
         created_at=created_at,
         started_at=started_at,
         finished_at=finished_at,

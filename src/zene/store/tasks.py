@@ -35,6 +35,7 @@ _INSERT = Statement(
         effort=bindparam("how_hard"),
         status="queued",
         priority=bindparam("urgency"),
+        trace_id=bindparam("trace"),
         is_head=bindparam("leads"),
         max_tokens_total=bindparam("most"),
         created_at=bindparam("now"),
@@ -127,6 +128,7 @@ def submit(  # noqa: PLR0913 - what a request has
     max_tokens_total: int | None,
     priority: int = 0,
     on_busy: OnBusy = "enqueue",
+    trace_id: str | None = None,
     now: int,
 ) -> Unit[Submitted]:
     """Accept a task: its row, which is its queue entry too, and its first event. Where the session works,
@@ -138,7 +140,8 @@ def submit(  # noqa: PLR0913 - what a request has
         raise NotFound("There is no such session.")
     writer = yield from held(session_id, now)
     position, interrupted = yield from _make_room(writer, on_busy, now)
-    seq = writer.add(Draft(body=TaskQueued(prompt=prompt, position=position), task_id=id))
+    body = TaskQueued(prompt=prompt, position=position, trace_id=trace_id)
+    seq = writer.add(Draft(body=body, task_id=id))
     yield _INSERT(
         task=id,
         session=session_id,
@@ -149,6 +152,7 @@ def submit(  # noqa: PLR0913 - what a request has
         how_hard=effort or own[0][1],
         most=max_tokens_total,
         urgency=priority,
+        trace=trace_id,
         leads=int(position == 0),
         now=now,
     )

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Literal, TextIO
 
+from zene.telemetry.traces import current_trace
+
 Format = Literal["text", "json"]
 
 MASK = "***"
@@ -109,9 +111,10 @@ class Lines(logging.Formatter):
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         fields: dict[str, Any] = getattr(record, _FIELDS, {})
-        return {
+        shown = {
             name: MASK if _SECRET_NAMES.search(name) else value for name, value in fields.items()
         }
+        return shown | {"trace": trace} if (trace := current_trace()) else shown
 
 
 def _as_json(record: logging.LogRecord, fields: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from zene import telemetry
 from zene.agent.prompts import RULES_FILES
 from zene.domain.errors import NotFound, SandboxGone
 from zene.domain.events import Body, SandboxState
@@ -34,6 +35,8 @@ from zene.workspaces.workspaces import SHOWN, Workspace, Workspaces
 
 if TYPE_CHECKING:
     from zene.workspaces.front import Front
+
+log = telemetry.logger(__name__)
 
 
 class Bench:
@@ -72,8 +75,8 @@ class Bench:
         try:
             async with aclosing(sandbox.run(command)) as outputs:
                 async for output in outputs:
-                    if isinstance(output, Exit) and output.out_of_memory:
-                        self.news.append(SandboxState(state="out_of_memory"))
+                    if isinstance(output, Exit):
+                        self._note(command, output)
                     yield output
         except SandboxGone:
             await self._forget(sandbox, "ended")
@@ -119,6 +122,17 @@ class Bench:
             workspace, self._workspace = self._workspace, None
             if workspace is not None:
                 await workspace.release()
+
+    def _note(self, command: Command, end: Exit) -> None:
+        if end.out_of_memory:
+            self.news.append(SandboxState(state="out_of_memory"))
+        log.info(
+            "command.ended",
+            session=self._session.id,
+            call=command.call_id,
+            code=end.code,
+            ms=end.duration_ms,
+        )
 
     async def _open(self) -> Workspace:
         """The workspace; files can be read while the sandbox still starts."""

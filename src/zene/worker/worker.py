@@ -111,10 +111,11 @@ class Worker:
         return LOOK_SECONDS
 
     async def _work(self, runner: Runner, claim: Claim) -> None:
-        log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
         self._desk.meters.claimed(claim.task)
         try:
-            await runner.run()
+            with telemetry.traced(claim.task.trace_id):
+                log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
+                await runner.run()
             if runner.changed_since_ms is not None:
                 self._changes.note(runner.session_id, runner.changed_since_ms)
         finally:
