@@ -80,8 +80,8 @@ class Zene:
         """Where the server is, after every start."""
         return f"http://127.0.0.1:{self.port}"
 
-    async def start(self, *arguments: str, log: Path | None = None) -> Program:
-        """A command, left running."""
+    async def start(self, *arguments: str, log: Path | None = None, **variables: str) -> Program:
+        """A command, left running; `variables` are only its own."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("ZENE_", "OPENAI_"))}
         environ |= {
             "HOME": str(self.home),
@@ -91,6 +91,7 @@ class Zene:
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
             **self.variables,
+            **variables,
         }
         errors = log.open("ab") if log else None
         try:
@@ -109,9 +110,9 @@ class Zene:
         self.programs.append(program)
         return program
 
-    async def __call__(self, *arguments: str, stdin: str = "") -> Ended:
+    async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Ended:
         """Run a command to its end."""
-        program = await self.start(*arguments)
+        program = await self.start(*arguments, log=None, **variables)
         assert program.process.stdin is not None
         program.process.stdin.write(stdin.encode())
         program.process.stdin.close()

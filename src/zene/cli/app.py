@@ -61,10 +61,28 @@ def up(host: str | None, port: int | None, data_dir: Path | None, config: Path |
 
 
 @app.command()
+@click.option("--host", help="The address to listen on [127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on [8420].")
+@installation
+def gateway(host: str | None, port: int | None, data_dir: Path | None, config: Path | None) -> None:
+    """Start a gateway of its own, on a shared store and bus. It needs the installation's key."""
+    overrides = {"host": host, "port": port, "data_dir": data_dir}
+    _run("gateway", "gateway", config=config, overrides=overrides)
+
+
+@app.command()
+@click.option("--slots", type=click.IntRange(1), help="Tasks to work on at once [25].")
+@installation
+def worker(slots: int | None, data_dir: Path | None, config: Path | None) -> None:
+    """Start a worker of its own, on a shared store and bus. It needs the installation's data folder."""
+    _run("worker", "worker", config=config, overrides={"slots": slots, "data_dir": data_dir})
+
+
+@app.command()
 @installation
 def migrate(data_dir: Path | None, config: Path | None) -> None:
-    """Bring the database to this release's schema, after copying it."""
-    _run("up", "migrate", config=config, overrides={"data_dir": data_dir})
+    """Make an installation or bring it to this release: schema, data folder, key, first administrator."""
+    _run("migrate", "migrate", config=config, overrides={"data_dir": data_dir})
 
 
 @app.command()

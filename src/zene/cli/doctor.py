@@ -12,16 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from zene import wiring
 from zene.cli import terminal
 from zene.cli.installation import load
+from zene.cli.models import model_state
 from zene.cli.terminal import Style, styled
-from zene.cli.up import model_state
 from zene.domain.errors import ZeneError
 from zene.domain.messages import Item, SystemText, UserMessage
 from zene.llm.base import Done, Request
 from zene.settings import Settings
 from zene.store import users
+from zene.wiring import parts
+from zene.wiring.worker import probe_sandboxes, users_refused
 
 State = Literal["ok", "weak", "missing"]
 
@@ -110,7 +111,7 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
     if file != settings.store_url and not await asyncio.to_thread(Path(file).exists):
         yield Finding("ok", "store", f"{settings.store_shown}, made at the first start")
         return
-    store = wiring.open_store(settings)
+    store = parts.open_store(settings)
     try:
         await store.check()
         count = await store.read(users.count_users)
@@ -124,7 +125,7 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
 async def _bus(settings: Settings) -> AsyncIterator[Finding]:
     scheme = settings.bus.partition(":")[0]
     try:
-        await wiring.probe_bus(settings)
+        await parts.probe_bus(settings)
         yield Finding(
             "ok",
             "bus",
@@ -136,7 +137,7 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
 
 async def _sandbox(settings: Settings) -> AsyncIterator[Finding]:
     try:
-        found = await wiring.probe_sandboxes(settings)
+        found = await probe_sandboxes(settings)
     except ZeneError as err:
         yield Finding("missing", "sandbox", err.message)
         return
@@ -145,12 +146,12 @@ async def _sandbox(settings: Settings) -> AsyncIterator[Finding]:
     )
     for cap, reason in sorted(found.missing.items()):
         yield Finding("weak", cap, f"not enforced: {reason}")
-    if refusal := wiring.users_refused(settings, found):
+    if refusal := users_refused(settings, found):
         yield Finding("weak", "users", refusal)
 
 
 async def _model_call(settings: Settings) -> Finding:
-    model = wiring.open_model(settings, settings.model)
+    model = parts.open_model(settings, settings.model)
     items = [
         Item(id="itm_0", task_id="tsk_0", step=0, content=SystemText("You are being tested.")),
         Item(

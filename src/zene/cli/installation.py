@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from zene import settings, telemetry, wiring
+from zene import settings, telemetry
 from zene.domain.errors import InvalidInput
 from zene.settings import Settings
 from zene.store.base import Store
+from zene.wiring.parts import opened_store
 
 
 def load(config: Path | None, overrides: Mapping[str, Any]) -> Settings:
@@ -25,12 +26,9 @@ def load(config: Path | None, overrides: Mapping[str, Any]) -> Settings:
 @asynccontextmanager
 async def opened(loaded: Settings) -> AsyncIterator[Store]:
     """The store with this release's schema, beside a running server or without one."""
-    store = wiring.open_store(loaded)
-    try:
+    async with opened_store(loaded) as store:
         await store.migrate()
         yield store
-    finally:
-        await store.close()
 
 
 def new_password(whose: str) -> tuple[str, bool]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zene import wiring
 from zene.cli import terminal
 from zene.cli.installation import load, new_password, opened
 from zene.domain.errors import NotFound, SetupError
@@ -15,6 +14,7 @@ from zene.domain.users import Role, User
 from zene.gateway.passwords import Passwords
 from zene.store import users
 from zene.store.base import Store
+from zene.wiring.worker import probe_sandboxes, users_refused
 
 PAGE = 200
 
@@ -23,7 +23,7 @@ async def add(*, email: str, role: Role, config: Path | None, overrides: Mapping
     """Add a user. Raises Conflict for an e-mail that is taken, SetupError where the machine is too weak."""
     settings = load(config, overrides)
     async with opened(settings) as store:
-        if refusal := wiring.users_refused(settings, await wiring.probe_sandboxes(settings)):
+        if refusal := users_refused(settings, await probe_sandboxes(settings)):
             raise SetupError(refusal)
         password, made_up = new_password(email)
         hashed = await Passwords().hash(password)

@@ -30,6 +30,8 @@ from zene.gateway.signin import SignIns
 from zene.gateway.table import ROUTES
 from zene.store.base import Store
 
+_DRAINED_SECONDS = 5.0
+
 
 class Application:
     """The gateway: call it as an ASGI application, with lifespan. Nothing of it is global."""
@@ -54,6 +56,12 @@ class Application:
     def drain(self) -> None:
         """Be not ready from now on, and let every stream end with its cursor within a second or two."""
         self._followers.draining = True
+
+    async def drained(self) -> None:
+        """Wait until nobody follows anything any more, at most a few seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAINED_SECONDS):
+                await self._followers.gone()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _router: Router) -> AsyncGenerator[None, None]:

@@ -39,6 +39,8 @@ class Followers:
         self._per_user = per_user
         self._sessions: dict[str, Followed] = {}
         self._users: Counter[str] = Counter()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
         self.draining = False
 
     @property
@@ -59,6 +61,7 @@ class Followers:
             )
         followed = self._sessions.setdefault(session_id, Followed())
         followed.followers += 1
+        self._nobody.clear()
         self._users[user_id] += 1
         try:
             yield followed
@@ -66,9 +69,15 @@ class Followers:
             followed.followers -= 1
             if not followed.followers:
                 del self._sessions[session_id]
+            if not self._sessions:
+                self._nobody.set()
             self._users[user_id] -= 1
             if not self._users[user_id]:
                 del self._users[user_id]
+
+    async def gone(self) -> None:
+        """Wait until nobody follows anything."""
+        await self._nobody.wait()
 
     async def watch(self) -> None:
         """Look at the heads of all followed sessions, again and again; ends only by being cancelled."""

@@ -149,6 +149,10 @@ class Provider(Protocol):
         """Kill whatever runs under the label, whoever started it; harmless when there is nothing."""
         ...
 
+    async def reap(self) -> None:
+        """Remove what processes of the installation left that have ended on this host, and nothing else."""
+        ...
+
     async def close(self) -> None:
         """Close every sandbox, then stop. Twice is harmless."""
         ...

@@ -62,10 +62,7 @@ class BubblewrapProvider:
         return Capabilities(commands=True, enforced=known - missing.keys(), missing=missing)
 
     async def start(self) -> None:
-        """Start the launcher, remove what a dead predecessor left, and try one sandbox.
-
-        A predecessor's sandboxes ended with it, but for one that was just being started.
-        """
+        """Start the launcher, remove what a dead predecessor left, and try one sandbox."""
         await asyncio.to_thread(confine.prepare, self._folder)
         self._images = await asyncio.to_thread(privileged.can_mount_images)
         self._cgroups = await asyncio.to_thread(find_cgroups, self._installation)
@@ -75,12 +72,17 @@ class BubblewrapProvider:
             is_root=self._is_root,
             caps_disk=self._images is None,
         )
+        await self.reap()
+        await self._try_one()
+
+    async def reap(self) -> None:
+        """Remove what processes that have ended left: their sandboxes ended with them, but for one that was
+        just being started.
+        """
         if isinstance(self._cgroups, Cgroups):
-            for group in self._cgroups.groups():
+            for group in await asyncio.to_thread(self._cgroups.groups):
                 if group.is_orphaned:
                     await kill_group(group)
-            await asyncio.to_thread(self._cgroups.remove_empty)
-        await self._try_one()
 
     def expect(self, spec: Spec) -> None:
         """Keep some ready. An ordinary user's show their folders from their start: there it does nothing."""

@@ -17,6 +17,7 @@ from zene.sandbox.base import Limits
 _CONTROLLERS = ("cpu", "memory", "pids")
 _PERIOD_US = 100_000
 _SHARES, _WEIGHT = "512", "50"  # all sandboxes together weigh half of what one server weighs
+_MAKE_TRIES = 5
 _LABEL, _OWNER = "trusted.zene.label", "trusted.zene.owner"
 
 
@@ -57,11 +58,16 @@ class Group:
 
     @property
     def is_orphaned(self) -> bool:
-        """Whether the process that made it has ended. What is in it then was killed half started: bubblewrap
-        dies with its parent only a moment later.
+        """Whether the process that made it is known to have ended. What is in it then was killed half started:
+        bubblewrap dies with its parent only a moment later.
         """
         owner = self._attribute(_OWNER)
-        return owner is not None and owner != _process(owner.partition(" ")[0])
+        if owner is None:
+            return False
+        namespace, _, process = owner.partition(" ")
+        if namespace != _pid_namespace():  # of another container: its numbers mean nothing here
+            return False
+        return process != _process(process.partition(" ")[0])
 
     def _attribute(self, name: str) -> str | None:
         try:
@@ -123,11 +129,11 @@ class Cgroups:
 
     def create(self, limits: Limits) -> Group:
         """Make a new group with its caps. Raises OSError."""
-        name = secrets.token_hex(8)
-        group = self._group(name)
+        group = self._group(secrets.token_hex(8))
         for folder in group.folders:
-            folder.mkdir()
-        os.setxattr(group.folders[0], _OWNER, _process("self").encode())
+            self._make(folder)
+        owner = f"{_pid_namespace()} {_process('self')}"
+        os.setxattr(group.folders[0], _OWNER, owner.encode())
         group.cap(limits)
         return group
 
@@ -141,11 +147,6 @@ class Cgroups:
         """The groups under a label: as a rule one or none."""
         return [group for group in self.groups() if group.label == label]
 
-    def remove_empty(self) -> None:
-        """Remove every group that nothing runs in."""
-        for group in self.groups():
-            group.remove()
-
     def remove(self) -> None:
         """Remove the installation's own folders, as far as they are empty."""
         for root in self.roots:
@@ -154,6 +155,17 @@ class Cgroups:
                     folder.rmdir()
                 except OSError:
                     break
+
+    def _make(self, folder: Path) -> None:
+        """Another process of the installation may have removed the root, which was empty for a moment."""
+        for _ in range(_MAKE_TRIES):
+            try:
+                folder.mkdir()
+            except FileNotFoundError:
+                _prepare(folder.parent, unified=self.unified)
+            else:
+                return
+        raise FileNotFoundError(folder)
 
     def _group(self, name: str) -> Group:
         return Group(tuple(root / name for root in self.roots), self.unified)
@@ -168,6 +180,10 @@ def _process(pid: str) -> str:
     return f"{text.split()[0]} {text.rpartition(')')[2].split()[19]}"
 
 
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
 def find_cgroups(installation: str) -> Cgroups | str:
     """The installation's groups, made ready; or why this machine cannot have any, and what would help."""
     if os.geteuid() != 0:
@@ -177,7 +193,9 @@ def find_cgroups(installation: str) -> Cgroups | str:
         return "no cgroup tree with cpu, memory and pids is mounted below /sys/fs/cgroup"
     unified = len(trees) == 1
     try:
-        roots = tuple(_prepare(tree, installation, unified=unified) for tree in trees)
+        roots = tuple(tree / "zene" / installation for tree in trees)
+        for root in roots:
+            _prepare(root, unified=unified)
     except OSError as err:
         return f"cgroups cannot be made: {err}; run Zene where /sys/fs/cgroup is writable"
     return Cgroups(roots, unified)
@@ -195,9 +213,8 @@ def _trees(base: Path = Path("/sys/fs/cgroup")) -> list[Path] | None:
     return split if all((tree / "cgroup.procs").exists() for tree in split) else None
 
 
-def _prepare(tree: Path, installation: str, *, unified: bool) -> Path:
-    top = tree / "zene"
-    root = top / installation
+def _prepare(root: Path, *, unified: bool) -> None:
+    top, tree = root.parent, root.parent.parent
     root.mkdir(parents=True, exist_ok=True)
     if unified:
         for folder in (tree, top, root):
@@ -205,7 +222,6 @@ def _prepare(tree: Path, installation: str, *, unified: bool) -> Path:
         (top / "cpu.weight").write_text(_WEIGHT)
     elif tree.name == "cpu":
         (top / "cpu.shares").write_text(_SHARES)
-    return root
 
 
 def _unified_caps(limits: Limits) -> dict[str, str]:

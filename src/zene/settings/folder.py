@@ -1,12 +1,14 @@
-"""The data folder: whose it is, its installation's id, and the key that seals what is secret in the store.
+"""The data folder: whose it is, whose installation's, and the key that seals what is secret in the store.
 
-One server at a time holds the folder's lock, so that every lease it finds at its start is a dead one's.
+One `zene up`, or any number of workers, hold the folder's lock: so every lease that `zene up` finds at its
+start is a dead one's.
 """
 
 import fcntl
 import hashlib
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +17,19 @@ from zene.domain.errors import SetupError
 from zene.settings.values import Settings
 
 SHORTEST_KEY = 32  # characters of ZENE_SECRET_KEY
+_KEY, _MARKER, _HOME = "secret.key", "installation", "home"
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. Raises SetupError that tells who has it."""
+def claimed(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the folder for this process, alone or `shared` with its like. Raises SetupError that tells who
+    has it.
+    """
     prepared(folder)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(lock, 100).decode(errors="replace").strip()
             raise SetupError(
@@ -38,17 +43,57 @@ def claimed(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def installation_id(folder: Path) -> str:
-    """What names this installation on its machine, made once: 16 hexadecimal digits."""
-    return _kept_once(folder / "installation", lambda: secrets.token_hex(8))
+def marker(folder: Path) -> str | None:
+    """The id of the installation that the folder belongs to; None where it belongs to none yet."""
+    return _kept(folder / _MARKER)
+
+
+def mark(folder: Path, installation_id: str) -> None:
+    """Let the folder belong to that installation. Raises SetupError where it belongs to another."""
+    found = _kept_once(folder / _MARKER, lambda: installation_id)
+    check_marker(folder, found, installation_id)
+
+
+def check_marker(folder: Path, found: str | None, installation_id: str) -> None:
+    """Raise SetupError where a folder with that marker is not the installation's."""
+    if found is None:
+        raise SetupError(
+            f"{folder} is not the data folder of the installation in the store: it has no marker. Set "
+            "ZENE_DATA_DIR to the folder that all workers share (is it mounted?), or, for a new "
+            "installation, run `zene migrate` with it."
+        )
+    if found != installation_id:
+        raise SetupError(
+            f"{folder} belongs to installation {found}, and the store to {installation_id}. Set "
+            "ZENE_DATA_DIR or ZENE_STORE to the other's."
+        )
+
+
+def home(folder: Path) -> str:
+    """What names the place where the folder's workspaces can be reached, made once. A host's name alone would
+    not do: that of a container changes with each one.
+    """
+    return _kept_once(folder / _HOME, lambda: f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}")
+
+
+def make_key(settings: Settings) -> None:
+    """Make the folder's key, unless there is one or ZENE_SECRET_KEY is set."""
+    if not settings.secret_key:
+        _kept_once(settings.data_dir / _KEY, lambda: secrets.token_hex(32))
 
 
 def secret_key(settings: Settings) -> bytes:
-    """The key of 32 bytes that `secret_key` stands for, or the folder's own, made once. Raises SetupError."""
+    """The key of 32 bytes that ZENE_SECRET_KEY or else the folder's key stands for. Raises SetupError."""
     given = settings.secret_key.reveal() if settings.secret_key else ""
     if given and len(given) < SHORTEST_KEY:
         raise SetupError(f"ZENE_SECRET_KEY needs {SHORTEST_KEY} characters or more.")
-    text = given or _kept_once(settings.data_dir / "secret.key", lambda: secrets.token_hex(32))
+    text = given or _kept(settings.data_dir / _KEY)
+    if not text:
+        raise SetupError(
+            "This gateway has no key. Set ZENE_SECRET_KEY to the same text of "
+            f"{SHORTEST_KEY} characters or more for `zene migrate` and every gateway, or let "
+            f"ZENE_DATA_DIR be the folder that has the installation's {_KEY}."
+        )
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -59,6 +104,13 @@ def prepared(folder: Path) -> Path:
     except OSError as err:
         raise SetupError(f"Cannot make the data folder {folder}: {err.strerror}.") from err
     return folder
+
+
+def _kept(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _kept_once(path: Path, make: Callable[[], str]) -> str:

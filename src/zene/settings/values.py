@@ -253,7 +253,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     secret_key: Annotated[
         Secret | None,
         Meta(
-            description="Wraps what is encrypted in the store; by default made once and kept in `data_dir`."
+            description="Wraps what is encrypted in the store, any text of 32 characters or more; by default made once and kept in `data_dir`."
         ),
     ] = None
     log_format: Annotated[

@@ -6,6 +6,7 @@ be missing or left over.
 """
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ForeignKey,
     Index,
@@ -20,6 +21,14 @@ from zene.store.columns import flag, identity, metadata, number, partial, usage,
 
 REVISION = "0002"  # of the last migration; a test compares
 
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("one", BigInteger, primary_key=True, autoincrement=False),  # always 1: there is one row
+    words("id"),
+    number("created_at"),
+)
 
 users = Table(
     "users",

@@ -48,6 +48,11 @@ class Worker:
         desk.meters.slots.set(desk.terms.slots)
         desk.meters.running.ask(lambda: len(self._runners))
 
+    @property
+    def name(self) -> str:
+        """What its leases say who has them."""
+        return self._desk.name
+
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Take over what dead predecessors left, then claim and run tasks until `stop` was called."""
         await self._sweep.take_over()

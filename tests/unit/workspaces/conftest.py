@@ -30,6 +30,9 @@ class NoSandboxes:
     def expect(self, spec: Spec) -> None:
         return
 
+    async def reap(self) -> None:
+        return
+
     async def close(self) -> None:
         return
 

@@ -1,4 +1,4 @@
-"""What many gateways and workers need: quotas of users, places among what is queued, steering, homes.
+"""What many gateways and workers need: quotas, places in the queue, steering, homes, one name for all.
 
 Every column has a default or may be missing, so that the release before goes on beside it.
 """
@@ -33,6 +33,7 @@ def upgrade() -> None:
     )
     _heads()
     _steers()
+    _installation()
 
 
 def _heads() -> None:
@@ -72,3 +73,13 @@ def _steers() -> None:
     )
     op.create_index("ix_steers_task_id_id", "steers", ["task_id", "id"])
     op.create_index("ix_steers_session_id", "steers", ["session_id"])
+
+
+def _installation() -> None:
+    op.create_table(
+        "installation",
+        sa.Column("one", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("one", name="pk_installation"),
+    )

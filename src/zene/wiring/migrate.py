@@ -1,0 +1,62 @@
+"""What makes an installation: a schema, a name that the store and the data folder share, a key, and somebody
+who may sign in. `zene migrate` makes it, and so does `zene up`; gateways and workers only look at it.
+"""
+
+import secrets
+import time
+
+from msgspec import Struct
+
+from zene.domain.ids import RANDOM_BYTES, make_id
+from zene.settings import Settings
+from zene.settings.folder import make_key, mark, marker
+from zene.store import installation
+from zene.store.base import Store
+from zene.wiring.gateway import check_key
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """An installation that is complete. `first_password` is what was made up for its first administrator,
+    `administrator` that one's e-mail, where that was made just now.
+    """
+
+    id: str
+    administrator: str | None
+    first_password: str | None
+
+
+async def make(settings: Settings, store: Store, *, make_up_password: bool) -> Made:
+    """Make what is missing; twice, or two at once, is harmless. Where no password is set for the first
+    administrator, one is made up or there is none yet. Raises SetupError.
+    """
+    await store.migrate()
+    offered = marker(settings.data_dir) or secrets.token_hex(8)
+    name = await store.write(installation.named, offered, _now_ms())
+    mark(settings.data_dir, name)
+    make_key(settings)
+    await check_key(settings, store)
+    email, password = await _first_administrator(settings, store, make_up_password=make_up_password)
+    return Made(id=name, administrator=email, first_password=password)
+
+
+async def _first_administrator(
+    settings: Settings, store: Store, *, make_up_password: bool
+) -> tuple[str | None, str | None]:
+    """Who was added, if there was no user, and the password if it had to be made up."""
+    from zene.gateway.passwords import Passwords  # noqa: PLC0415
+    from zene.store import users  # noqa: PLC0415
+
+    given = settings.admin_password
+    if await store.read(users.count_users) or not (given or make_up_password):
+        return None, None
+    password = given.reveal() if given else secrets.token_urlsafe(15)
+    hashed = await Passwords().hash(password)
+    email = settings.admin_email.strip().casefold()
+    user_id = make_id("usr", _now_ms(), secrets.token_bytes(RANDOM_BYTES))
+    if await store.write(users.create_first, user_id, email, hashed, _now_ms()) is None:
+        return None, None  # somebody else was faster
+    return email, None if given else password
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
