@@ -5,6 +5,7 @@ This also keeps the tests' own record of batches honest: it says what the store 
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ class Stored:
         self.store = store
         self.world = world
         self.lost: set[object] = set()
+        self.batches = count()
 
     async def begin(self) -> None:
         await self.store.write(users.create_user, "usr_1", "a@b.example", "hash", MEMBER, 1)
@@ -82,6 +84,7 @@ class Stored:
             recording.record,
             lease,
             batch.drafts,
+            batch_id=f"{lease.epoch}.{next(self.batches)}",
             intents=batch.intents,
             reserve=batch.reserve,
             output_cap=16_384,

@@ -52,7 +52,10 @@ async def claimed(gateway: Gateway) -> Lease:
 
 
 async def done(gateway: Gateway, lease: Lease, *drafts: Draft) -> None:
-    await gateway.store.write(record, lease, list(drafts), now=gateway.clock(), worked_ms=1)
+    name = gateway.id("bat")
+    await gateway.store.write(
+        record, lease, list(drafts), batch_id=name, now=gateway.clock(), worked_ms=1
+    )
 
 
 def of_item(lease: Lease, item_id: str, body: Body, content: Content | None = None) -> Draft:

@@ -32,13 +32,13 @@ class Situation(Struct, frozen=True, kw_only=True):
     counted: tuple[int, int] | None = None
 
 
-class Granted(Struct, frozen=True):
+class Granted(Struct, frozen=True, tag=True):
     """The call may be made, with this output cap."""
 
     max_output_tokens: int
 
 
-class Refused(Struct, frozen=True):
+class Refused(Struct, frozen=True, tag=True):
     """It may not: wait until other reservations are settled, or end as budget_exhausted."""
 
     why: Literal["wait", "exhausted"]

@@ -92,9 +92,6 @@ _END_THIS_EPOCH = Statement(
     .values(lease_epoch=sessions.c.lease_epoch + 1)
     .returning(sessions.c.id)
 )
-_LOCK_USER = Statement(
-    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active)
-)
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -217,7 +214,7 @@ def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
 def _take_back(found: Sequence[Row], now: int) -> Unit[list[tuple[str, list[Event]]]]:
     swept = []
     for task_id, session_id, user_id, epoch, status in sorted(found, key=itemgetter(2, 1)):
-        yield _LOCK_USER(user=user_id)
+        yield ending.LOCK_USER(user=user_id)
         if not (yield _END_THIS_EPOCH(session=session_id, epoch=epoch)):
             continue  # somebody else has taken it back
         yield ending.RELEASE_USER(user=user_id)

@@ -27,6 +27,9 @@ from zene.store.spending import charge
 
 _decoder: msgspec.json.Decoder[Content] = msgspec.json.Decoder(Content)
 
+LOCK_USER = Statement(
+    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active)
+)
 RELEASE_USER = Statement(
     update(users)
     .where(users.c.id == bindparam("user"), users.c.active > 0)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
-from sqlalchemy import bindparam, insert, update
+from sqlalchemy import bindparam, insert, or_, select, update
 
 from zene.domain.approvals import arguments_hash
-from zene.domain.errors import Conflict
+from zene.domain.errors import Conflict, LeaseLost
 from zene.domain.events import (
     CALL_KINDS,
     ApprovalRequested,
@@ -27,7 +28,7 @@ from zene.store import ending, spending
 from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
-from zene.store.log import Writer, fenced
+from zene.store.log import Writer, tail
 from zene.store.schema import approvals, items, sessions, tasks
 
 _RUN = Statement(
@@ -111,6 +112,35 @@ _WAIT = Statement(
 )
 
 
+_FENCE = Statement(
+    update(sessions)
+    .where(
+        sessions.c.id == bindparam("session"),
+        sessions.c.deleted_at.is_(None),
+        sessions.c.lease_epoch == bindparam("epoch"),
+        or_(sessions.c.batch.is_(None), sessions.c.batch != bindparam("named")),
+    )
+    .values(
+        updated_at=bindparam("now"),
+        batch=bindparam("named"),
+        batch_after=sessions.c.last_seq,
+        batch_grant=None,
+    )
+    .returning(sessions.c.last_seq)
+)
+_REMEMBER = Statement(
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values(batch_grant=bindparam("answer"))
+)
+_RECORDED = Statement(
+    select(sessions.c.batch_after, sessions.c.batch_grant).where(
+        sessions.c.id == bindparam("session"), sessions.c.batch == bindparam("named")
+    )
+)
+_LONGEST = 10_000  # events
+
+
 class Recorded(Struct, frozen=True):
     """The events of a batch, to be published, and the answer where it asked for tokens."""
 
@@ -132,19 +162,27 @@ def record(  # noqa: PLR0913 - a batch, field by field
     lease: Lease,
     drafts: Sequence[Draft],
     *,
+    batch_id: str,
     intents: Sequence[str] = (),
     reserve: int | None = None,
     output_cap: int = 0,
     now: int,
     worked_ms: int = 0,
 ) -> Unit[Recorded]:
-    """Commit a batch as the lease's owner. `output_cap` is what the model call may have at most; where its
-    tokens are refused, StepStarted and nothing else of the batch is left out. Raises LeaseLost.
+    """Commit a batch as the lease's owner, once: with the same `batch_id` again, for whoever was not told
+    whether it was committed, it does nothing and answers the same. `output_cap` is what the model call may
+    have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out.
+    Raises LeaseLost.
     """
     ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
     if ends:
+        yield ending.LOCK_USER(user=lease.user_id)
+    fence = yield _FENCE(session=lease.session_id, epoch=lease.epoch, named=batch_id, now=now)
+    if not fence:
+        return (yield from _recorded(lease, batch_id))
+    if ends:
         yield ending.RELEASE_USER(user=lease.user_id)
-    writer = yield from fenced(lease, now)
+    writer = Writer(lease.session_id, fence[0][0], now)
     batch = _Batch(
         lease=lease,
         writer=writer,
@@ -160,9 +198,23 @@ def record(  # noqa: PLR0913 - a batch, field by field
         grant = (yield from _apply(batch, draft)) or grant
     for item_id in intents:
         yield from _intend(batch, item_id)
+    if grant is not None:
+        answer = msgspec.json.encode(grant).decode()
+        yield _REMEMBER(session=lease.session_id, answer=answer)
     if ends:
         yield ending.END_EPOCH(session=lease.session_id)
     return Recorded((yield from writer.flush()), grant)
+
+
+def _recorded(lease: Lease, batch_id: str) -> Unit[Recorded]:
+    """What a batch was answered that was the last to be recorded. Raises LeaseLost where it was not."""
+    found = yield _RECORDED(session=lease.session_id, named=batch_id)
+    if not found:
+        raise LeaseLost("The lease was given to somebody else, or the session was deleted.")
+    after, answer = found[0]
+    told = yield from tail(lease.session_id, after, _LONGEST)
+    events = [event for event in told if event.task_id == lease.task_id]
+    return Recorded(events, None if answer is None else msgspec.json.decode(answer, type=Grant))
 
 
 def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:

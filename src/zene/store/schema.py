@@ -120,6 +120,9 @@ sessions = Table(
     number("lease_epoch", default="0"),  # grows when a lease is given out and when one ends
     number("history_from", default="0"),  # place of the last compaction
     words("home", null=True),  # the host whose workers reach its workspace
+    words("batch", null=True),  # the last that a worker recorded, to know it when it comes again
+    number("batch_after", null=True),  # the log's head before it
+    words("batch_grant", null=True),  # what it was answered
     number("created_at"),
     number("updated_at"),
     number("deleted_at", null=True),

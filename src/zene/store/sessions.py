@@ -72,7 +72,6 @@ _UNFINISHED = Statement(
     .where(tasks.c.session_id == bindparam("session"), tasks.c.status != "finished")
     .order_by(tasks.c.place)
 )
-_LOCK_USER = ending.RELEASE_USER
 _DELETE = Statement(
     update(sessions)
     .where(sessions.c.id == bindparam("session"), *_OWNED)
@@ -168,10 +167,11 @@ def delete_session(user_id: str, session_id: str, now: int, job_id: str) -> Unit
     Raises NotFound.
     """
     yield from get_session(user_id, session_id)
+    yield ending.LOCK_USER(user=user_id)
+    writer = yield from held(session_id, now)
     unfinished = yield _UNFINISHED(session=session_id)
     if any(epoch is not None for _, epoch in unfinished):
-        yield _LOCK_USER(user=user_id)
-    writer = yield from held(session_id, now)
+        yield ending.RELEASE_USER(user=user_id)
     for task_id, _ in unfinished:
         yield from ending.finish(writer, task_id, "cancelled", now=now)
     writer.add(Draft(body=SessionDeleted()))

@@ -22,6 +22,7 @@ _CREATE = Statement(
         " ON CONFLICT (email) DO NOTHING RETURNING id"
     )
 )
+_LOCK_INSTALLATION = Statement(text("UPDATE alembic_version SET version_num = version_num"))
 _CREATE_FIRST = Statement(
     text(
         "INSERT INTO users (id, email, password_hash, role, created_at)"
@@ -86,7 +87,10 @@ def create_user(user_id: str, email: str, password_hash: str, role: Role, now: i
 
 
 def create_first(user_id: str, email: str, password_hash: str, now: int) -> Unit[User | None]:
-    """Add the first administrator; None where there is any user already."""
+    """Add the first administrator; None where there is any user already. Who tries at the same time waits, for
+    the one row that every installation has.
+    """
+    yield _LOCK_INSTALLATION()
     rows = yield _CREATE_FIRST(id=user_id, email=email, password_hash=password_hash, now=now)
     return (yield from get_user(user_id)) if rows else None
 

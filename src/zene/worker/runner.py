@@ -54,6 +54,7 @@ class Runner:
         self._error: ErrorBody | None = None
         self._work: asyncio.Task[None] | None = None
         self._commits: asyncio.Task[Recorded] | None = None
+        self._batches = 0
         self._begun = asyncio.Event()
         self._handing_over = False
         self._began_ms = now_ms()
@@ -178,7 +179,10 @@ class Runner:
         return recorded
 
     async def _patiently(self, batch: Batch) -> Recorded:
-        """Record the batch; a store that is away is waited for as long as a lease lasts."""
+        """Record the batch; a store that is away is waited for as long as a lease lasts. It may have recorded it
+        without our being told, and then knows it by its number.
+        """
+        self._batches += 1
         drafts = self._asides.with_news(batch)
         with self._desk.meters.append.timed():
             recorded = await self._written(batch, drafts)
@@ -193,6 +197,7 @@ class Runner:
                     recording.record,
                     self.lease,
                     drafts,
+                    batch_id=f"{self.lease.epoch}.{self._batches}",
                     intents=batch.intents,
                     reserve=batch.reserve,
                     output_cap=self._model.info.output_cap if self._model else 0,

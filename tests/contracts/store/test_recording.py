@@ -8,13 +8,14 @@ from tests.contracts.store.world import (
     World,
     call,
     called,
+    finished,
     message,
     say,
     stepped,
     waiting,
     written,
 )
-from zene.domain.errors import Conflict
+from zene.domain.errors import Conflict, LeaseLost
 from zene.domain.events import ItemCompleted, ItemStarted, StepStarted
 from zene.domain.messages import Compaction, Message, ToolCall
 from zene.domain.situation import Granted, Refused
@@ -187,3 +188,57 @@ async def test_a_call_is_found_by_either_of_its_names(world: World) -> None:
     owned = await world.store.read(history.find_item, lease.user_id, session_id, item)
     assert by_item == by_name == owned
     assert (owned.item_id, owned.output) == (item, "seven")
+
+
+async def test_a_batch_that_comes_again_is_known_and_answered_the_same(world: World) -> None:
+    claim = await world.started()
+    lease, text, run = claim.lease, world.id("itm"), world.id("itm")
+    begins = (say(lease, StepStarted(model="demo:")),)
+    items = (stepped(lease), message(lease, text), written(lease, text), call(lease, run))
+    ends = (called(lease, run), finished(lease))
+    for drafts, options in (
+        (begins, {"reserve": 100, "output_cap": 50}),
+        (items, {"intents": (run,)}),
+        (ends, {}),
+    ):
+        name = world.id("bat")
+        first = await world.record(lease, *drafts, batch_id=name, **options)
+        before = await world.log(lease.session_id)
+        again = await world.record(lease, *drafts, batch_id=name, **options)
+        assert again == first
+        assert await world.log(lease.session_id) == before
+    assert (await world.task(claim.task)).usage.input_tokens == 80
+    assert await world.value(schema.users.c.active, schema.users, lease.user_id) == 0
+
+
+async def test_a_batch_that_comes_again_while_it_is_being_recorded_is_recorded_once(
+    world: World,
+) -> None:
+    claim = await world.started()
+    for drafts in ((message(claim.lease, world.id("itm")),), (finished(claim.lease),)):
+        name = world.id("bat")
+        first, *others = await asyncio.gather(
+            *(world.record(claim.lease, *drafts, batch_id=name) for _ in range(5))
+        )
+        assert others == [first] * 4
+    types = await world.types(claim.session.id)
+    assert types == [
+        "task.queued",
+        "task.started",
+        "item.started",
+        "item.completed",
+        "task.finished",
+    ]
+    assert await world.value(schema.users.c.active, schema.users, claim.lease.user_id) == 0
+
+
+async def test_a_batch_of_before_is_refused_once_another_has_the_lease(world: World) -> None:
+    claim = await world.started()
+    drafts = (message(claim.lease, world.id("itm")),)
+    await world.record(claim.lease, *drafts, batch_id="1.1")
+    world.now += 20_000
+    await world.sweep()
+    (second,) = await world.claim()
+    await world.record(second.lease, message(second.lease, world.id("itm")), batch_id="3.1")
+    with pytest.raises(LeaseLost):
+        await world.record(claim.lease, *drafts, batch_id="1.1")

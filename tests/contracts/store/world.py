@@ -126,6 +126,7 @@ class World:
 
     async def record(self, lease: Lease, *drafts: Draft, **options: Any) -> Recorded:
         """What the lease's worker commits."""
+        options.setdefault("batch_id", self.id("bat"))
         return await self.store.write(recording.record, lease, drafts, now=self.now, **options)
 
     async def step(
