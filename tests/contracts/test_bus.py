@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.redis_server import redis_server
-from zene.bus.base import Bus, Live, Signal
+from zene.bus.base import REVOKED, Bus, Live, Signal
 from zene.bus.followers import QUEUE_LENGTH
 from zene.bus.texts import TEXT_LIMIT
 from zene.domain.events import Draft, ItemDelta
@@ -59,6 +59,33 @@ async def test_followers_get_events_in_order(bus: Bus) -> None:
         for follower in (one, two):
             seqs = [live.seq for _ in range(3) if (live := await follower.next(WAIT))]
             assert seqs == [1, 2, 3]
+
+
+async def test_a_word_to_a_user_reaches_each_of_their_subscriptions_and_no_other(bus: Bus) -> None:
+    async with (
+        bus.subscribe("ses_1", "usr_1") as first,
+        bus.subscribe("ses_2", "usr_1") as second,
+        bus.subscribe("ses_1", "usr_2") as others,
+        bus.subscribe("ses_1") as nobodys,
+    ):
+        await bus.tell("usr_1", REVOKED)
+        await bus.publish("ses_1", [event(1)])
+        assert await first.next(WAIT) == REVOKED
+        assert await second.next(WAIT) == REVOKED
+        for follower in (first, others, nobodys):
+            assert await follower.next(WAIT) == event(1)
+        for follower in (first, second, others, nobodys):
+            assert await follower.next(0.01) is None
+
+
+async def test_a_user_is_followed_for_as_long_as_one_of_their_subscriptions_is_open(
+    bus: Bus,
+) -> None:
+    async with bus.subscribe("ses_1", "usr_1") as stays:
+        async with bus.subscribe("ses_1", "usr_1"):
+            pass
+        await bus.tell("usr_1", REVOKED)
+        assert await stays.next(WAIT) == REVOKED
 
 
 async def test_what_is_fleeting_comes_behind_the_durable_and_stays_so(bus: Bus) -> None:

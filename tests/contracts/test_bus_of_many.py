@@ -10,7 +10,7 @@ import pytest
 
 from tests.contracts.test_bus import WAIT, delta, event, fleeting, texts_so_far
 from tests.redis_server import RedisServer, redis_server
-from zene.bus.base import Bus, Signal
+from zene.bus.base import REVOKED, Bus, Signal
 from zene.seams import backend
 
 
@@ -105,14 +105,33 @@ async def test_a_session_is_subscribed_to_once_a_process_and_left_with_its_last_
 ) -> None:
     async with two.one.subscribe("ses_1"), two.one.subscribe("ses_1"), two.other.subscribe("ses_1"):
         assert await subscriptions(two.server) == {b"ses_1": 2}
-    while await subscriptions(two.server):
-        await two.one.drafts("ses_1")  # a round trip
-    assert await subscriptions(two.server) == {}
+    await until_nothing_is_followed(two)
+
+
+async def test_a_word_to_a_user_reaches_every_process_over_one_subscription_each(two: Two) -> None:
+    async with (
+        two.one.subscribe("ses_1", "usr_1") as here,
+        two.one.subscribe("ses_2", "usr_1") as beside,
+        two.other.subscribe("ses_1", "usr_1") as there,
+        two.stranger.subscribe("ses_1", "usr_1") as stranger,
+    ):
+        assert await subscriptions(two.server) == {b"ses_1": 2, b"ses_2": 1, b"usr_1": 2}
+        await two.other.tell("usr_1", REVOKED)
+        for follower in (here, beside, there):
+            assert await follower.next(WAIT) == REVOKED
+        assert await stranger.next(0.05) is None
+    await until_nothing_is_followed(two)
+
+
+async def until_nothing_is_followed(two: Two) -> None:
+    async with asyncio.timeout(WAIT):
+        while await subscriptions(two.server):
+            await two.one.drafts("ses_1")  # a round trip
 
 
 async def subscriptions(server: RedisServer) -> dict[bytes, int]:
-    """How many connections follow each session."""
-    names = await server.ask("PUBSUB", "CHANNELS", "zene:mine:live:*")
+    """How many connections follow each session and user."""
+    names = await server.ask("PUBSUB", "CHANNELS", "zene:mine:[lu][is][ve][er]:*")  # live, user
     counts = await server.ask("PUBSUB", "NUMSUB", *names) if names else []
     return {name.rpartition(b":")[2]: n for name, n in zip(counts[::2], counts[1::2], strict=True)}
 

@@ -1,27 +1,19 @@
 """A worker on a real store and real sandboxes, where a test decides how fast its bus is."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.contracts.store.world import World
+from tests.desks import a_desk
 from tests.scripted import Scripted, call, says
 from zene.bus.base import Live
 from zene.bus.memory import MemoryBus
-from zene.sandbox.bwrap import BubblewrapProvider
 from zene.store import approvals
-from zene.store.sqlite import SqliteStore
-from zene.telemetry.metrics import Registry
-from zene.worker.benches import Benches, Host
-from zene.worker.desk import Desk, Terms, now_ms
-from zene.worker.meters import Meters
+from zene.worker.desk import Desk, now_ms
 from zene.worker.worker import Worker
-from zene.workspaces.outputs import Outputs
-from zene.workspaces.workspaces import Workspaces
 
 
 class SlowBus(MemoryBus):
@@ -40,34 +32,10 @@ class SlowBus(MemoryBus):
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncGenerator[Desk, None]:
-    async with AsyncExitStack() as stack:
-        store = SqliteStore(f"sqlite:///{tmp_path / 'zene.db'}")
-        await store.migrate()
-        stack.push_async_callback(store.close)
-        installation = f"test-{uuid.uuid4().hex[:12]}"
-        sandboxes = BubblewrapProvider(installation=installation, data_dir=tmp_path)
-        await sandboxes.start()
-        stack.push_async_callback(sandboxes.close)
-        workspaces = Workspaces(data_dir=tmp_path, sandboxes=sandboxes, disk_bytes=None)
-        await workspaces.start()
-        stack.push_async_callback(workspaces.close)
-        outputs = Outputs(tmp_path / "outputs")
-        stack.callback(outputs.close)
-        bus = SlowBus()
-        stack.push_async_callback(bus.close)
-        model = Scripted(says(call("shell", command="echo once")), says("Done."))
-        yield Desk(
-            name="one",
-            store=store,
-            bus=bus,
-            benches=Benches(Host(workspaces=workspaces, sandboxes=sandboxes)),
-            workspaces=workspaces,
-            outputs=outputs,
-            model=lambda _: model,
-            terms=Terms(),
-            meters=Meters(Registry()),
-        )
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    model = Scripted(says(call("shell", command="echo once")), says("Done."))
+    async with a_desk(tmp_path, SlowBus(), model) as made:
+        yield made
 
 
 async def test_a_task_may_be_claimed_again_before_its_last_run_has_quite_ended(desk: Desk) -> None:

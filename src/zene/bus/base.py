@@ -49,6 +49,10 @@ def live(event: Event) -> Live:
     )
 
 
+REVOKED = Live(0, "revoked", durable=False, body=b"")
+"""Told to a user: a sign-in of theirs may have ended, or their role have changed. Whoever serves them looks anew."""
+
+
 class Signal(Struct, frozen=True, kw_only=True):
     """A word to the worker that holds a session. The store has it already: a lost signal is found by the sweep."""
 
@@ -58,7 +62,7 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class Subscription(Protocol):
-    """Live events of one session since it was opened. It is bounded, and what it follows may be away for a
+    """Live events of one session, and words to one user, since it was opened. It is bounded, and what it follows may be away for a
     while: one that missed something ends with `lagged` set, and its reader goes on from the store.
     """
 
@@ -76,7 +80,7 @@ class Subscription(Protocol):
 
 
 class LiveEvents(Protocol):
-    """From workers to followers."""
+    """From workers, and gateways, to followers."""
 
     losses: int
     """Grows whenever texts so far may have been lost: who holds open items then publishes them anew,
@@ -98,9 +102,17 @@ class LiveEvents(Protocol):
         """
         ...
 
-    def subscribe(self, session_id: str) -> AbstractAsyncContextManager[Subscription]:
-        """Follow a session from the moment the context is entered. Where the bus is away, the subscription
-        ends as lagged once it is back.
+    async def tell(self, user_id: str, word: Live) -> None:
+        """Hand a word to every subscription of the user, in any process. Neither waits nor raises for a failing
+        bus, and nobody repeats it: what must become known is looked for in the store, too.
+        """
+        ...
+
+    def subscribe(
+        self, session_id: str, user_id: str | None = None
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Follow a session, for a user, from the moment the context is entered. Where the bus is away, the
+        subscription ends as lagged once it is back.
         """
         ...
 

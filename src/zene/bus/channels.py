@@ -35,26 +35,21 @@ class Channels:
         self._connection: Connection | None = None
 
     @asynccontextmanager
-    async def follow(self, name: bytes) -> AsyncGenerator[Follower, None]:
-        """Follow a channel from now on, or as soon as Redis is back."""
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = _Channel()
-            self._ask("SUBSCRIBE", [name])
+    async def follow(self, names: Sequence[bytes]) -> AsyncGenerator[Follower, None]:
+        """Follow the channels from now on, or as soon as Redis is back."""
         follower = Follower()
-        channel.followers.add(follower)
+        channels = [self._joined(name, follower) for name in names]
         try:
-            if self._connection is not None and not channel.is_live:
-                await asyncio.wait((channel.confirmed,), timeout=CONFIRM_SECONDS)
-            if not channel.is_live:
-                channel.blind.add(follower)
+            awaited = [channel.confirmed for channel in channels if not channel.is_live]
+            if self._connection is not None and awaited:
+                await asyncio.wait(awaited, timeout=CONFIRM_SECONDS)
+            for channel in channels:
+                if not channel.is_live:
+                    channel.blind.add(follower)
             yield follower
         finally:
-            channel.followers.discard(follower)
-            channel.blind.discard(follower)
-            if not channel.followers:
-                del self._channels[name]
-                self._ask("UNSUBSCRIBE", [name])
+            for name in names:
+                self._leave(name, follower)
 
     def go_on(self, connection: Connection) -> None:
         """Follow everything over a new connection."""
@@ -86,6 +81,22 @@ class Channels:
                 channel.deliver(reply[2])
         elif reply[0] == b"subscribe":
             self._confirm(reply[1])
+
+    def _joined(self, name: bytes, follower: Follower) -> "_Channel":
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = _Channel()
+            self._ask("SUBSCRIBE", [name])
+        channel.followers.add(follower)
+        return channel
+
+    def _leave(self, name: bytes, follower: Follower) -> None:
+        channel = self._channels[name]
+        channel.followers.discard(follower)
+        channel.blind.discard(follower)
+        if not channel.followers:
+            del self._channels[name]
+            self._ask("UNSUBSCRIBE", [name])
 
     def _ask(self, command: str, names: Sequence[bytes]) -> None:
         if self._connection is None:

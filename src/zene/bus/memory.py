@@ -26,7 +26,7 @@ class MemoryBus:
     losses = 0
 
     def __init__(self) -> None:
-        self._followers: dict[str, set[Follower]] = {}
+        self._followers: dict[str, set[Follower]] = {}  # of sessions, and of users
         self._texts: dict[str, dict[str, Text]] = {}
         self._words = Words()
         self._transfers = MemoryTransfers()
@@ -60,18 +60,27 @@ class MemoryBus:
         """The text so far of each open item of the session."""
         return [text.whole() for text in self._texts.get(session_id, {}).values()]
 
+    async def tell(self, user_id: str, word: Live) -> None:
+        """Hand the word to every follower of the user."""
+        for follower in self._followers.get(user_id, ()):
+            follower.offer((word,))
+
     @asynccontextmanager
-    async def subscribe(self, session_id: str) -> AsyncGenerator[Follower, None]:
-        """Follow a session from now on."""
+    async def subscribe(
+        self, session_id: str, user_id: str | None = None
+    ) -> AsyncGenerator[Follower, None]:
+        """Follow a session, for a user, from now on."""
         follower = Follower()
-        self._followers.setdefault(session_id, set()).add(follower)
+        followed = [session_id] if user_id is None else [session_id, user_id]
+        for each in followed:
+            self._followers.setdefault(each, set()).add(follower)
         try:
             yield follower
         finally:
-            followers = self._followers.get(session_id, set())
-            followers.discard(follower)
-            if not followers:
-                self._followers.pop(session_id, None)
+            for each in followed:
+                self._followers[each].discard(follower)
+                if not self._followers[each]:
+                    del self._followers[each]
 
     async def wake(self) -> None:
         """Let `wakened` return."""

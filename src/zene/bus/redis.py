@@ -127,14 +127,21 @@ class RedisBus:
                 return drafts
         return []
 
+    async def tell(self, user_id: str, word: Live) -> None:
+        """Send the word as a message of its own."""
+        self._send("PUBLISH", self._user(user_id), _encode((word,)))
+
     @asynccontextmanager
-    async def subscribe(self, session_id: str) -> AsyncGenerator[Follower, None]:
-        """Follow a session from now on: what this process published before has been handed out by then."""
+    async def subscribe(
+        self, session_id: str, user_id: str | None = None
+    ) -> AsyncGenerator[Follower, None]:
+        """Follow a session, for a user, from now on: what this process published before has been handed out by then."""
         if self._link is not None and self._link.commands.is_asked:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(READ_SECONDS):
                     await self._link.commands.call("PING")
-        async with self._channels.follow(self._live(session_id)) as follower:
+        followed = [self._live(session_id), *([self._user(user_id)] if user_id else [])]
+        async with self._channels.follow(followed) as follower:
             yield follower
 
     async def wake(self) -> None:
@@ -292,6 +299,9 @@ class RedisBus:
 
     def _live(self, session_id: str) -> bytes:
         return f"{self._prefix}:live:{session_id}".encode()
+
+    def _user(self, user_id: str) -> bytes:
+        return f"{self._prefix}:user:{user_id}".encode()
 
     def _text(self, session_id: str, item_id: str) -> str:
         return f"{self._prefix}:text:{session_id}:{item_id}"

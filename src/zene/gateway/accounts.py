@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from zene.bus.base import REVOKED
 from zene.domain.errors import Conflict, InvalidInput
 from zene.domain.events import Event
 from zene.domain.users import Role, User
@@ -70,7 +71,9 @@ async def change(call: Call, body: UserChange) -> shapes.User:
     if user_id == call.user.id and (body.disabled or body.role not in {None, Role.ADMIN}):
         raise Conflict("You cannot disable or demote yourself.", code="own_account")
     hashed = None if body.password is None else await call.parts.passwords.hash(body.password)
-    return shapes.user(await call.parts.store.write(_changed, user_id, body, hashed, call.now()))
+    user = await call.parts.store.write(_changed, user_id, body, hashed, call.now())
+    await call.parts.bus.tell(user_id, REVOKED)
+    return shapes.user(user)
 
 
 def _changed(user_id: str, body: UserChange, hashed: str | None, now: int) -> Unit[User]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from zene.bus.base import REVOKED
 from zene.gateway import shapes
 from zene.gateway.calls import Call
 from zene.gateway.passwords import MAX_LENGTH
@@ -45,6 +46,7 @@ async def refresh(call: Call, body: Refresh) -> shapes.Tokens:
 async def logout(call: Call) -> None:
     """End this sign-in, with all its tokens and streams."""
     await call.parts.sign_ins.logout(call.caller)
+    await call.parts.bus.tell(call.user.id, REVOKED)
 
 
 @route("GET", "/.well-known/jwks.json", access="public")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from zene.bus.base import REVOKED
+from zene.domain.errors import Unauthorized
 from zene.gateway import shapes
 from zene.gateway.calls import Call
 from zene.gateway.following import LOOK_SECONDS
@@ -32,16 +34,22 @@ async def events(call: Call, query: EventsQuery) -> shapes.Events:
     followers, bus = call.parts.followers, call.parts.bus
     with followers.follow(session_id, call.user.id) as followed:
         while True:
-            async with bus.subscribe(session_id) as subscription:
+            async with bus.subscribe(session_id, call.user.id) as subscription:
                 page = await _page(call, query)  # what came before the subscription began
                 while not (page.events or subscription.ended or followers.draining):
                     if (left := deadline - clock()) <= 0:
                         return page
                     live = await subscription.next(min(left, LOOK_SECONDS))
+                    await _check(call, look=live is not None and live.type == REVOKED.type)
                     if (live and live.durable) or followed.head != page.last_seq:
                         page = await _page(call, query)
             if page.events or followers.draining or not subscription.lagged:
                 return page
+
+
+async def _check(call: Call, *, look: bool) -> None:
+    if not await call.parts.sign_ins.still_good(call.caller.claims, look=look):
+        raise Unauthorized("This sign-in has ended. Sign in again.", code="signed_out")
 
 
 async def _page(call: Call, query: EventsQuery) -> shapes.Events:

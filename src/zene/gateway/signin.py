@@ -110,10 +110,12 @@ class SignIns:
         claims = (await self._keys.for_token(token)).verify(token, now // 1000)
         return Caller(user=await self._standing(claims), claims=claims)
 
-    async def still_good(self, claims: Claims) -> bool:
-        """Whether a stream that was opened with these claims may go on."""
+    async def still_good(self, claims: Claims, *, look: bool = False) -> bool:
+        """Whether a stream that was opened with these claims may go on; with `look` as of this moment."""
         if self._clock() // 1000 >= claims.exp:
             return False
+        if look:
+            self._standings.pop((claims.sub, claims.sid), None)
         try:
             await self._standing(claims)
         except Unauthorized:

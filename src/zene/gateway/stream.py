@@ -16,7 +16,7 @@ from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zene import telemetry
-from zene.bus.base import Live, Subscription, live
+from zene.bus.base import REVOKED, Live, Subscription, live
 from zene.domain.errors import InvalidInput, ZeneError
 from zene.domain.events import Draft, Event, QueueChanged, Snapshot, envelope
 from zene.domain.times import rfc3339
@@ -112,7 +112,8 @@ class EventStream:
     async def _follow(self, followed: Followed, left: asyncio.Task[None]) -> None:
         """Read and send; again from the store whenever the subscription could not keep up, or the bus was away."""
         while not self._over:
-            async with self._parts.bus.subscribe(self._session_id) as subscription:
+            user_id = self._call.user.id
+            async with self._parts.bus.subscribe(self._session_id, user_id) as subscription:
                 drafts = await self._parts.bus.drafts(self._session_id)
                 self._open_texts = {draft.item_id: draft for draft in drafts}
                 if self._snapshot_first:
@@ -151,6 +152,10 @@ class EventStream:
                 self._over = event.type == "session.deleted"
             elif event.seq > self._cursor:
                 await self._catch_up()
+            return
+        if event.type == REVOKED.type:
+            claims = self._call.caller.claims
+            self._over = not await self._parts.sign_ins.still_good(claims, look=True)
             return
         if event.seq > self._cursor:
             await self._catch_up()
