@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
@@ -31,11 +31,14 @@ _EMPTY = "".join(f"DELETE FROM {table.name};" for table in reversed(metadata.sor
 class PostgresServer:
     """What a test may do to it; where it is stays the same across restarts."""
 
-    def __init__(self, programs: Path, folder: Path, user: str | None) -> None:
+    def __init__(
+        self, programs: Path, folder: Path, user: str | None, options: Sequence[str] = ()
+    ) -> None:
         self.port = a_free_port()
         self._programs = programs
         self._folder = folder
         self._user = user
+        self._options = (*OPTIONS, *options)
         self._numbers = count(1)
         self._free: list[str] = []
 
@@ -47,10 +50,14 @@ class PostgresServer:
         """Make the files of an empty cluster."""
         self._run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         """Start it; returns once it answers."""
-        own = (*OPTIONS, "listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}")
-        settings = " ".join(f"-c {setting}" for setting in (*own, f"port={self.port}", *options))
+        own = (
+            *self._options,
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self._folder}",
+        )
+        settings = " ".join(f"-c {setting}" for setting in (*own, f"port={self.port}"))
         log = str(self._folder / "log")
         self._run("pg_ctl", "-w", "-t", str(SECONDS), "-l", log, "-o", settings, "start")
 
@@ -108,7 +115,7 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(*options: str) -> Iterator[PostgresServer]:
     """A PostgreSQL that runs, with the template."""
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     if programs is None:
@@ -118,7 +125,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         if user is not None:
             shutil.chown(folder, user)
-        server = PostgresServer(programs, folder, user)
+        server = PostgresServer(programs, folder, user, options)
         server.initialise()
         server.start()
         try:

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,65 +99,3 @@ async def redis_server(
         yield server
     finally:
         await server.stop()
-
-
-class Proxy:
-    """Connections to a server that can fall silent without being closed."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self._passing: list[asyncio.Event] = []
-        self._writers: list[asyncio.StreamWriter] = []
-
-    def silence(self, number: int) -> None:
-        """Let nothing come back any more over the connection that was made as that one, from 0 on."""
-        self._passing[number].clear()
-
-    async def accept(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
-    ) -> None:
-        """Pass on what comes, both ways."""
-        passing = asyncio.Event()
-        passing.set()
-        self._passing.append(passing)
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        self._writers += (writer, back)
-        always = asyncio.Event()
-        always.set()
-        await asyncio.gather(_pass_on(reader, back, always), _pass_on(there, writer, passing))
-
-    def cut(self) -> None:
-        """Close everything."""
-        for writer in self._writers:
-            writer.close()
-        for passing in self._passing:
-            passing.set()
-
-
-async def _pass_on(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event
-) -> None:
-    with suppress(OSError):
-        while chunk := await reader.read(65536):
-            await passing.wait()
-            writer.write(chunk)
-    writer.close()
-
-
-@asynccontextmanager
-async def proxy(port: int) -> AsyncGenerator[Proxy, None]:
-    """A proxy in front of a port of this machine."""
-    between = Proxy()
-    handlers: set[asyncio.Task[None]] = set()
-
-    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handlers.add(asyncio.create_task(between.accept(reader, writer, port)))
-
-    listener = await asyncio.start_server(accepted, "127.0.0.1", 0)
-    between.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield between
-    finally:
-        listener.close()
-        between.cut()
-        await asyncio.gather(*handlers)

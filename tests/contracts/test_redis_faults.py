@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.contracts.test_bus import WAIT, delta, event, fleeting, texts_so_far
-from tests.redis_server import RedisServer, proxy, redis_server
+from tests.proxy import proxy
+from tests.redis_server import RedisServer, redis_server
 from zene.bus.base import Signal
 from zene.bus.link import BEAT_SECONDS, REPLY_SECONDS
 from zene.bus.redis import RedisBus, open_bus

@@ -8,7 +8,8 @@ import pytest
 
 from tests.contracts.test_redis_faults import NOTICED
 from tests.contracts.test_transfers import answering, asks, echo, whole
-from tests.redis_server import RedisServer, proxy, redis_server
+from tests.proxy import proxy
+from tests.redis_server import RedisServer, redis_server
 from zene.bus.base import WINDOW_BYTES, Transfer
 from zene.bus.redis import RedisBus, open_bus
 from zene.bus.resp import address, connect

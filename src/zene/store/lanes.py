@@ -7,7 +7,7 @@ nothing for ever. What goes on in a lane is not ended by a caller that leaves.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zene.domain.errors import Unavailable
 from zene.store.base import T, Unit
@@ -23,14 +23,21 @@ ATTEMPTS = 5  # of a unit that others come before
 
 
 class Work:
-    """A unit that waits for a lane, and its answer; the connection while it runs."""
+    """A unit that waits for a lane, and its answer; the line while it runs."""
 
-    __slots__ = ("answer", "begin", "connection")
+    __slots__ = ("answer", "begin", "line")
 
     def __init__(self, begin: Callable[[], Unit[Any]], answer: asyncio.Future[Any]) -> None:
         self.begin = begin
         self.answer = answer
-        self.connection: Connection[Any] | None = None
+        self.line: _Line | None = None
+
+
+class _Line(NamedTuple):
+    """A connection, and how many outages there had been when it was made."""
+
+    connection: "Connection[Any]"
+    outages: int
 
 
 class Lanes:
@@ -77,43 +84,51 @@ class Lanes:
         work.answer.set_exception(
             Unavailable("The database does not answer in time. Try again.", retry_after=1)
         )
-        if work.connection is not None:
-            self._outages += 1
-            work.connection.terminate()
+        if work.line is not None:
+            self._lose(work.line)
 
     async def _lane(self) -> None:
-        connection: Connection[Any] | None = None
-        outages = self._outages
-        while (work := await self._waiting.get()) is not None:
-            if work.answer.done():
-                continue  # nobody waits for it any more
-            if connection is not None and (outages != self._outages or connection.is_closed()):
-                connection.terminate()
-                connection = None
-            try:
-                if connection is None:
-                    outages = self._outages
-                    connection = await self._connect()
-                _answer(work, await self._transact(connection, work))
-            except Exception as err:  # noqa: BLE001 - the lane's edge: the unit fails, the lane lives
-                if ends_connection(err) and connection is not None:
-                    connection.terminate()
-                    self._outages += outages == self._outages
-                _fail(work, translated(err))
-        if connection is not None:
-            connection.terminate()
+        line: _Line | None = None
+        try:
+            while (work := await self._waiting.get()) is not None:
+                if not work.answer.done():  # else nobody waits for it any more
+                    line = await self._serve(work, line)
+        finally:
+            if line is not None:
+                line.connection.terminate()
 
-    async def _transact(self, connection: "Connection[Any]", work: Work) -> Any:
-        work.connection = connection
+    async def _serve(self, work: Work, line: "_Line | None") -> "_Line | None":
+        """Run the unit over the lane's line, or a new one where that is no good; the line to go on with."""
+        try:
+            if line is None or line.outages != self._outages or line.connection.is_closed():
+                old, line = line, None
+                if old is not None:
+                    old.connection.terminate()
+                outages = self._outages
+                line = _Line(await self._connect(), outages)
+            _answer(work, await self._transact(line, work))
+        except Exception as err:  # noqa: BLE001 - the lane's edge: the unit fails, the lane lives
+            if line is not None and ends_connection(err):
+                self._lose(line)
+            _fail(work, translated(err))
+        return line
+
+    def _lose(self, line: "_Line") -> None:
+        """Cut it; those that are no younger are not trusted any more."""
+        line.connection.terminate()
+        self._outages = max(self._outages, line.outages + 1)
+
+    async def _transact(self, line: "_Line", work: Work) -> Any:
+        work.line = line
         try:
             for _ in range(ATTEMPTS - 1):
                 try:
-                    return await self._once(connection, work)
+                    return await self._once(line.connection, work)
                 except CONTENTION:
                     continue
-            return await self._once(connection, work)
+            return await self._once(line.connection, work)
         finally:
-            work.connection = None
+            work.line = None
 
     async def _once(self, connection: "Connection[Any]", work: Work) -> Any:
         await connection.execute(self._begins)
