@@ -1,7 +1,7 @@
 """The threads that touch the file: one that writes, a few that read.
 
 All units that wait when the writer is free share one transaction and one fsync, each inside a SAVEPOINT
-of its own, so that an error takes back only its own unit. A unit that comes alone is committed at once.
+of its own, so that an error takes back only its own unit. A unit that comes alone is a transaction itself.
 Nobody gets an answer, not even an error, before the commit that it rests on.
 """
 
@@ -132,17 +132,31 @@ def read(connection: sqlite3.Connection, group: Sequence[Work]) -> None:
 
 def _commit(connection: sqlite3.Connection, group: Sequence[Work]) -> None:
     connection.execute("BEGIN IMMEDIATE")
+    if len(group) == 1:
+        _run_alone(connection, group[0])
+        return
     for work in group:
         connection.execute("SAVEPOINT unit")
-        try:
-            work.result, work.error = drive(connection, work.begin()), None
-        except Exception as err:
-            if ends_transaction(err):
-                raise
-            work.error = err
+        if not _succeeds(connection, work):
             connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
     connection.execute("COMMIT")
+
+
+def _run_alone(connection: sqlite3.Connection, work: Work) -> None:
+    """Without a SAVEPOINT, for which SQLite would copy every page before it is changed."""
+    connection.execute("COMMIT" if _succeeds(connection, work) else "ROLLBACK")
+
+
+def _succeeds(connection: sqlite3.Connection, work: Work) -> bool:
+    """Run the unit; False where its error is its own. Raises what takes the whole transaction down."""
+    try:
+        work.result, work.error = drive(connection, work.begin()), None
+    except Exception as err:
+        if ends_transaction(err):
+            raise
+        work.error = err
+    return work.error is None
 
 
 def _deliver(group: Sequence[Work]) -> None:
