@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from zene.agent import context, spending
@@ -113,6 +114,7 @@ def desk(
     )
 
 
+@cache
 def _spec(tool: Tool[Any]) -> ToolSpec:
     return ToolSpec(
         name=tool.name, description=tool.description, parameters=parameters(tool.arguments)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Ending = Literal["cancelled", "timed_out", "lost", "handed_over"]
 RETRY_SECONDS = 0.5
+WARM_UP_PAUSE_SECONDS = 0.005
 
 log = telemetry.logger(__name__)
 
@@ -112,10 +113,13 @@ class Runner:
                 self._work.cancel()
 
     async def _warm_up(self, bench: Bench) -> None:
-        """While the model is thinking, and not before: mounting would keep the first commit waiting."""
+        """While the model is thinking: mounting would keep the first commit waiting, and what a model says at
+        once. A command that comes sooner begins it itself.
+        """
         if not bench.is_ready:
             self._asides.phase("preparing")
         await self._begun.wait()
+        await asyncio.sleep(WARM_UP_PAUSE_SECONDS)
         try:
             await bench.warm_up()
         except ZeneError as err:

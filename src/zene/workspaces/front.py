@@ -47,9 +47,9 @@ def forget(project: Path) -> None:
     place_of(project).unlink(missing_ok=True)
 
 
-def kept(project: Path | None) -> Front | None:
-    """The front of a project, empty for none and for an empty one; None where it is not known."""
-    if project is None or not project.exists():
+def kept(project: Path) -> Front | None:
+    """The front of a project, empty for an empty one; None where it is not known."""
+    if not project.exists():
         return {}
     try:
         found = msgspec.json.decode(place_of(project).read_bytes(), type=dict[str, str])

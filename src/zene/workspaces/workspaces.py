@@ -128,7 +128,11 @@ class Workspaces:
         self, session_id: str, project_id: str | None = None
     ) -> front.Front | None:
         """What a workspace that is not made yet will begin with; None where it is made, or it is not known."""
-        return await self._keepers.run(self._front, session_id, project_id)
+        if self._session(session_id).exists():
+            return None
+        if project_id is None:
+            return {}
+        return await self._keepers.run(front.kept, self._project(project_id))
 
     async def acquire(self, session_id: str) -> Workspace:
         """Open a session's workspace, shared with whoever has it open on this host; to be released.
@@ -226,11 +230,6 @@ class Workspaces:
     async def _open(self, place: Path) -> Workspace:
         attached = await self._attachments.take(place)
         return Workspace(attached, self._users, self._attachments, place)
-
-    def _front(self, session_id: str, project_id: str | None) -> front.Front | None:
-        if self._session(session_id).exists():
-            return None
-        return front.kept(None if project_id is None else self._project(project_id))
 
     def _copy(self, source: Path | None, target: Path) -> None:
         """A project without an image is an empty one."""
