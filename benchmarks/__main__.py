@@ -46,7 +46,7 @@ def _parsed() -> argparse.Namespace:
 
 
 async def _rounds(count: int, *, quick: bool) -> list[Round]:
-    counts = Counts(tasks=3, outputs=8, streams=2, idle_sessions=200) if quick else Counts()
+    counts = Counts(tasks=3, outputs=8, streams=2, idle_sessions=2000) if quick else Counts()
     done = []
     with tempfile.TemporaryDirectory(prefix="zene-bench-") as name:
         async with model_server(Path(name)) as model_url:

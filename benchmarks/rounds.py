@@ -25,7 +25,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     tasks: int = 5
     outputs: int = 15
     streams: int = 4
-    idle_sessions: int = 1000
+    idle_sessions: int = 2000
 
 
 class Round(Struct, frozen=True, kw_only=True):
