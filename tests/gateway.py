@@ -17,6 +17,7 @@ from zene.domain.events import Draft, Event
 from zene.domain.ids import make_id
 from zene.domain.users import Role, User
 from zene.gateway.app import Application, create_app
+from zene.gateway.listening import listening
 from zene.gateway.parts import Outside, Terms
 from zene.gateway.server import serving
 from zene.gateway.shapes import Model
@@ -155,8 +156,9 @@ async def running(
                 registry=registry,
             ),
         )
+        listener = stack.enter_context(listening("127.0.0.1", 0))
         url = await stack.enter_async_context(
-            serving(app, host="127.0.0.1", port=0, trusted_proxies=trusted_proxies)
+            serving(app, listener, trusted_proxies=trusted_proxies)
         )
         clients = await stack.enter_async_context(AsyncExitStack())
         yield Gateway(url, app, store, bus, outputs, clock, told, registry, clients)

@@ -47,6 +47,8 @@ async def test_a_diff_is_applied_where_that_is_asked_for(zene: Zene) -> None:
     assert code == 0, err
     assert "Say hello" in (zene.home / "project" / "hello.py").read_text()
     assert "diff --git" not in out
+    assert "Uploading 1 file, " in err
+    assert f"Changed 1 file in {zene.home / 'project'}." in err
 
 
 async def test_a_session_is_gone_on_with(zene: Zene) -> None:
@@ -80,10 +82,27 @@ async def test_a_failed_task_is_told_and_exits_with_1(zene: Zene, model: ModelSe
     assert "model_unauthorized" in err
 
 
+async def test_an_empty_prompt_leaves_nothing_behind(zene: Zene, tmp_path: Path) -> None:
+    for prompt in ("", "  "):
+        code, _, err = await zene("run", prompt, "--project", str(tmp_path))
+        assert (code, err) == (2, "zene: The prompt is empty. Say what the agent is to do.\n")
+    assert "ses_" not in (await zene("sessions"))[1]
+
+
+async def test_an_address_where_no_zene_answers_is_told(zene: Zene) -> None:
+    arguments = ("login", f"{zene.url}/elsewhere", "--email", "a@b.example")
+    code, _, err = await zene(*arguments, stdin="a password\n")
+    assert (code, err) == (
+        1,
+        f"zene: No Zene answers at {zene.url}/elsewhere; is that the whole address?\n",
+    )
+
+
 async def test_an_unknown_model_is_refused(zene: Zene) -> None:
     code, _, err = await zene("run", "Hello", "--model", "nobodys")
     assert code == 2
-    assert "no such model" in err
+    assert "no model 'nobodys'. It has: " in err
+    assert "scripted" in err
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from zene.cli import terminal
-from zene.cli.installation import load
+from zene.cli.installation import load, store_file
 from zene.cli.models import model_state
 from zene.cli.terminal import Style, styled
 from zene.domain.errors import ZeneError
@@ -107,8 +107,8 @@ def _version(path: str, flag: str) -> str:
 
 
 async def _store(settings: Settings) -> AsyncIterator[Finding]:
-    file = settings.store_url.removeprefix("sqlite:///")
-    if file != settings.store_url and not await asyncio.to_thread(Path(file).exists):
+    file = store_file(settings)
+    if file is not None and not await asyncio.to_thread(file.exists):
         yield Finding("ok", "store", f"{settings.store_shown}, made at the first start")
         return
     store = parts.open_store(settings)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zene import settings, telemetry
+from zene.cli import terminal
 from zene.domain.errors import InvalidInput
 from zene.settings import Settings
 from zene.store.base import Store
@@ -25,10 +26,21 @@ def load(config: Path | None, overrides: Mapping[str, Any]) -> Settings:
 
 @asynccontextmanager
 async def opened(loaded: Settings) -> AsyncIterator[Store]:
-    """The store with this release's schema, beside a running server or without one."""
+    """The store with this release's schema, beside a running server or without one; told where there was none."""
+    is_new = (file := store_file(loaded)) is not None and not file.exists()
     async with opened_store(loaded) as store:
         await store.migrate()
+        if is_new:
+            terminal.note(
+                f"There was no Zene in {loaded.data_dir}: began one. --data-dir names another."
+            )
         yield store
+
+
+def store_file(loaded: Settings) -> Path | None:
+    """The SQLite database's file; None where the store is another."""
+    scheme, _, path = loaded.store_url.partition(":///")
+    return Path(path) if scheme == "sqlite" else None
 
 
 def new_password(whose: str) -> tuple[str, bool]:

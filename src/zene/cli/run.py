@@ -69,6 +69,8 @@ async def run(
     if project and session:
         raise InvalidInput("A session has its project already. Leave out --project or --session.")
     text = sys.stdin.read() if prompt == "-" else prompt
+    if not text.strip():  # said here, before anything is uploaded for it
+        raise InvalidInput("The prompt is empty. Say what the agent is to do.")
     async with connected(server) as client:
         session = session or await _begin(client, project, text, Options(**options))
         outcome = await _work(client, session, text, Options(**options))
@@ -92,7 +94,7 @@ def _folder_to_change(project: str | None) -> Path:
         raise InvalidInput(
             "--apply needs --project FOLDER: the folder that the diff is applied to."
         )
-    return Path(project)
+    return Path(project).resolve()
 
 
 async def _begin(client: AsyncClient, project: str | None, prompt: str, options: Options) -> str:
@@ -204,7 +206,8 @@ async def _show_changes(client: AsyncClient, session: str, folder: Path | None) 
         patch.show(difference.patch)
     else:
         await patch.apply(difference.patch, folder, session)
-        terminal.note(f"Changed {len(difference.files)} files in {folder}.")
+        files = terminal.counted(len(difference.files), "file")
+        terminal.note(f"Changed {files} in {terminal.safe(str(folder))}.")
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -148,7 +148,7 @@ class Show:
 
     def _changed(self, data: Mapping[str, Any]) -> None:
         count = len(data["files"]) + data.get("more_files", 0)
-        files = "1 file" if count == 1 else f"{count} files"
+        files = terminal.counted(count, "file")
         self._note(f"Changed so far: {files}, +{data['added']} -{data['removed']} lines.")
 
     def _waiting(self, data: Mapping[str, Any]) -> None:

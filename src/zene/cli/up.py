@@ -28,7 +28,8 @@ def _greet(settings: Settings, ready: together.Ready) -> None:
     terminal.say(styled(f"Zene is ready at {ready.url}", "bold"))
     if ready.first_password:
         terminal.say(
-            f"  Sign in as {settings.admin_email} with the one-time password {ready.first_password}"
+            f"  Sign in as {settings.admin_email} with the one-time password {ready.first_password}\n"
+            f"  It is shown this once; another: zene user password {settings.admin_email}"
         )
     terminal.say("  First task: zene login " + ready.url + ' && zene run "Say hello"')
     for line in model_state(settings):

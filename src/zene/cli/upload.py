@@ -46,8 +46,8 @@ async def packed(project: str) -> AsyncIterator[Path]:
         else:
             folder = Path(project)
         count = await asyncio.to_thread(pack, folder, archive)
-        size = archive.stat().st_size
-        terminal.note(f"Uploading {count} files, {size / 1e6:.1f} MB packed.")
+        size = terminal.size(archive.stat().st_size)
+        terminal.note(f"Uploading {terminal.counted(count, 'file')}, {size} packed.")
         yield archive
 
 

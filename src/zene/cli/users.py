@@ -10,7 +10,7 @@ from zene.cli import terminal
 from zene.cli.installation import load, new_password, opened
 from zene.domain.errors import NotFound, SetupError
 from zene.domain.ids import RANDOM_BYTES, make_id
-from zene.domain.users import Role, User
+from zene.domain.users import Role, User, email_address
 from zene.gateway.passwords import Passwords
 from zene.store import users
 from zene.store.base import Store
@@ -21,14 +21,14 @@ PAGE = 200
 
 async def add(*, email: str, role: Role, config: Path | None, overrides: Mapping[str, Any]) -> int:
     """Add a user. Raises Conflict for an e-mail that is taken, SetupError where the machine is too weak."""
-    settings = load(config, overrides)
+    settings, email = load(config, overrides), email_address(email)
     async with opened(settings) as store:
         if refusal := users_refused(settings, await probe_sandboxes(settings)):
             raise SetupError(refusal)
         password, made_up = new_password(email)
         hashed = await Passwords().hash(password)
         user_id = make_id("usr", _now(), secrets.token_bytes(RANDOM_BYTES))
-        await store.write(users.create_user, user_id, _normal(email), hashed, Role(role), _now())
+        await store.write(users.create_user, user_id, email, hashed, Role(role), _now())
     terminal.say(f"Added {terminal.safe(email)} as {role}.")
     _say_made_up(password, made_up=made_up)
     return 0

@@ -1,8 +1,13 @@
 """Users and what their role lets them do."""
 
+import re
 from enum import StrEnum
 
 from msgspec import Struct
+
+from zene.domain.errors import InvalidInput
+
+_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
 
 
 class Role(StrEnum):
@@ -22,3 +27,13 @@ class User(Struct, frozen=True, kw_only=True):
     created_at: int
     disabled_at: int | None = None
     max_active_tasks: int | None = None
+
+
+def email_address(text: str) -> str:
+    """The address in the one spelling that sign-in looks up. Raises InvalidInput for what is none."""
+    email = text.strip().casefold()
+    if not _EMAIL.fullmatch(email):
+        raise InvalidInput(
+            f"{text!r} is no e-mail address: write NAME@HOST.", details={"field": "email"}
+        )
+    return email

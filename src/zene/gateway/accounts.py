@@ -1,15 +1,14 @@
 """Users, for administrators."""
 
-import re
 from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from zene.bus.base import REVOKED
-from zene.domain.errors import Conflict, InvalidInput
+from zene.domain.errors import Conflict
 from zene.domain.events import Event
-from zene.domain.users import Role, User
+from zene.domain.users import Role, User, email_address
 from zene.gateway import shapes
 from zene.gateway.calls import Call
 from zene.gateway.creating import Created, create
@@ -17,8 +16,6 @@ from zene.gateway.passwords import MAX_LENGTH, MIN_LENGTH
 from zene.gateway.routing import route
 from zene.store import users
 from zene.store.base import Unit
-
-_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
 
 Password = Annotated[str, Meta(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
 
@@ -44,11 +41,9 @@ async def add(call: Call, body: NewUser) -> Created[shapes.User]:
     """Add a user. 409 where this machine cannot keep the sandboxes of several users apart."""
     if reason := call.parts.outside.users_refused():
         raise Conflict(reason, code="weak_sandbox")
-    if not _EMAIL.fullmatch(body.email):
-        raise InvalidInput("That is no e-mail address.", details={"field": "email"})
+    email = email_address(body.email)
     hashed = await call.parts.passwords.hash(body.password)
     user_id, now = call.new_id("usr"), call.now()
-    email = body.email.casefold()
 
     def make() -> Unit[tuple[shapes.User, Sequence[Event]]]:
         user = yield from users.create_user(user_id, email, hashed, body.role, now)

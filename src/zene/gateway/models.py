@@ -18,9 +18,10 @@ def chosen(terms: Terms, name: str | None) -> str:
     """The model of that name, or the default. Raises InvalidInput for one that is not offered."""
     if name is None:
         return terms.models[0].id
-    if name not in {model.id for model in terms.models}:
+    names = [model.id for model in terms.models]
+    if name not in names:
         raise InvalidInput(
-            "There is no such model here; GET /v1/models lists them.",
+            f"This server has no model {name!r}. It has: {', '.join(names)}.",
             code="unknown_model",
             details={"model": name},
         )

@@ -9,10 +9,9 @@ from typing import Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from zene.domain.errors import SetupError
 from zene.gateway.app import Application
+from zene.gateway.listening import BACKLOG
 
-_BACKLOG: Final = 2048
 _GRACE_SECONDS: Final = 10
 _SEND_BUFFER_BYTES: Final = (
     256 << 10
@@ -21,21 +20,20 @@ _SEND_BUFFER_BYTES: Final = (
 
 @asynccontextmanager
 async def serving(
-    app: Application, *, host: str, port: int, trusted_proxies: Sequence[str] = ()
+    app: Application, listener: socket.socket, *, trusted_proxies: Sequence[str] = ()
 ) -> AsyncGenerator[str, None]:
-    """Serve at `host` and `port` (0 takes a free one) and give the address. Leaving tells streams to end
-    with their cursor, lets requests finish, and closes. Raises SetupError where the port is taken.
+    """Serve what listens and give its address. Leaving tells streams to end with their cursor, lets
+    requests finish, and closes.
 
     `trusted_proxies` are addresses and networks whose word on who the client is counts.
     """
-    listener = _listen(host, port)
     server = _Server(_config(app, trusted_proxies), before_shutdown=app.drain)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await server.started_or_failed.wait()
     try:
         if not running.done():
-            shown = f"[{host}]" if ":" in host else host
-            yield f"http://{shown}:{listener.getsockname()[1]}"
+            host, port = listener.getsockname()[:2]
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         server.should_exit = True
         await running
@@ -53,17 +51,9 @@ def _config(app: Application, trusted_proxies: Sequence[str]) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as err:
-        raise SetupError(f"Cannot listen on {host} port {port}: {err.strerror}.") from err
 
 
 class _Server(uvicorn.Server):

@@ -26,7 +26,7 @@ def claimed(folder: Path, *, shared: bool = False) -> Iterator[None]:
     has it.
     """
     prepared(folder)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _opened(folder / "lock")
     try:
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -127,9 +127,20 @@ def _kept_once(path: Path, make: Callable[[], str]) -> str:
 @contextmanager
 def _opened_alone(path: Path) -> Iterator[int]:
     """The file, made if missing, while nobody else has it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = _opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
     finally:
         os.close(file)
+
+
+def _opened(path: Path) -> int:
+    """The file, made if missing, for its owner alone. Raises SetupError."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise SetupError(
+            f"Cannot write {path}: {err.strerror}. Choose another data folder with --data-dir, or start "
+            "Zene as the user that it belongs to."
+        ) from err

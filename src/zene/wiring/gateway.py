@@ -36,8 +36,17 @@ async def serve(settings: Settings, *, stop: asyncio.Event, ready: Callable[[str
 
     `ready` gets the address. Raises SetupError where these settings cannot work.
     """
+    from zene.gateway.listening import listening  # noqa: PLC0415
+
     check_address(settings)
     check_shared(settings)
+    with listening(settings.host, settings.port) as listener:
+        await _serve(settings, listener, stop, ready)
+
+
+async def _serve(
+    settings: Settings, listener: socket.socket, stop: asyncio.Event, ready: Callable[[str], None]
+) -> None:
     async with opened_store(settings) as store:
         installation_id = await installation.found(store)
         await check_key(settings, store)
@@ -47,7 +56,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, ready: Callable[[str
         ):
             shared = Shared(store=store, bus=bus, registry=registry)
             app = build(settings, shared)
-            async with listening(settings, app) as url:
+            async with served(settings, app, listener) as url:
                 ready(url)
                 await stop.wait()
                 app.drain()
@@ -78,13 +87,13 @@ def build(settings: Settings, shared: Shared, refused: str | None = None) -> "Ap
     )
 
 
-def listening(settings: Settings, app: "Application") -> AbstractAsyncContextManager[str]:
+def served(
+    settings: Settings, app: "Application", listener: socket.socket
+) -> AbstractAsyncContextManager[str]:
     """The gateway at its address, for as long as the context is entered."""
     from zene.gateway.server import serving  # noqa: PLC0415
 
-    return serving(
-        app, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies
-    )
+    return serving(app, listener, trusted_proxies=settings.trusted_proxies)
 
 
 async def check_key(settings: Settings, store: "Store") -> None:

@@ -8,6 +8,7 @@ import time
 from msgspec import Struct
 
 from zene.domain.ids import RANDOM_BYTES, make_id
+from zene.domain.users import email_address
 from zene.settings import Settings
 from zene.settings.folder import make_key, mark, marker
 from zene.store import installation
@@ -35,11 +36,11 @@ async def make(settings: Settings, store: Store, *, make_up_password: bool) -> M
     mark(settings.data_dir, name)
     make_key(settings)
     await check_key(settings, store)
-    email, password = await _first_administrator(settings, store, make_up_password=make_up_password)
+    email, password = await first_administrator(settings, store, make_up_password=make_up_password)
     return Made(id=name, administrator=email, first_password=password)
 
 
-async def _first_administrator(
+async def first_administrator(
     settings: Settings, store: Store, *, make_up_password: bool
 ) -> tuple[str | None, str | None]:
     """Who was added, if there was no user, and the password if it had to be made up."""
@@ -51,7 +52,7 @@ async def _first_administrator(
         return None, None
     password = given.reveal() if given else secrets.token_urlsafe(15)
     hashed = await Passwords().hash(password)
-    email = settings.admin_email.strip().casefold()
+    email = email_address(settings.admin_email)
     user_id = make_id("usr", _now_ms(), secrets.token_bytes(RANDOM_BYTES))
     if await store.write(users.create_first, user_id, email, hashed, _now_ms()) is None:
         return None, None  # somebody else was faster

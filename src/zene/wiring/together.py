@@ -1,7 +1,9 @@
 """Gateway and worker in one process: `zene up`, for one machine."""
 
 import asyncio
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -31,38 +33,43 @@ async def serve(settings: Settings, *, stop: asyncio.Event, ready: Callable[[Rea
 
     Raises SetupError where this machine or these settings cannot work.
     """
+    from zene.gateway.listening import listening  # noqa: PLC0415
+
     gateway.check_address(settings)
-    with claimed(settings.data_dir):
+    with claimed(settings.data_dir), listening(settings.host, settings.port) as listener:
         async with opened_store(settings) as store:
-            made = await migrate.make(settings, store, make_up_password=True)
+            made = await migrate.make(settings, store, make_up_password=False)
             async with (
                 metrics(settings, store) as registry,
                 started_bus(settings, made.id) as bus,
                 working.host(settings, made.id) as here,
             ):
                 await _check_users(settings, store, here.sandboxes.capabilities)
+                # Last, so that no failed start uses up the password that is shown once.
+                _, password = await migrate.first_administrator(
+                    settings, store, make_up_password=True
+                )
+                told = partial(_told, ready, here.sandboxes.capabilities, password)
                 shared = Shared(store=store, bus=bus, registry=registry)
-                await _both(settings, shared, here, made, stop, ready)
+                await _both(settings, shared, here, listener, stop, told)
 
 
 async def _both(
     settings: Settings,
     shared: Shared,
     here: working.Host,
-    made: migrate.Made,
+    listener: socket.socket,
     stop: asyncio.Event,
-    ready: Callable[[Ready], None],
+    ready: Callable[[str], None],
 ) -> None:
-    capabilities = here.sandboxes.capabilities
     worker = working.build(settings, shared, here)
-    refused = working.users_refused(settings, capabilities)
+    refused = working.users_refused(settings, here.sandboxes.capabilities)
     app = gateway.build(settings, shared, refused)
     async with asyncio.TaskGroup() as group:
         work = group.create_task(worker.run())
         try:
-            async with gateway.listening(settings, app) as url:
-                told = Ready(url=url, capabilities=capabilities, first_password=made.first_password)
-                ready(told)
+            async with gateway.served(settings, app, listener) as url:
+                ready(url)
                 await working.until_stopped(stop, work)
                 app.drain()
                 await worker.stop()
@@ -70,6 +77,12 @@ async def _both(
                 await app.drained()
         finally:
             await worker.stop()
+
+
+def _told(
+    ready: Callable[[Ready], None], capabilities: Capabilities, password: str | None, url: str
+) -> None:
+    ready(Ready(url=url, capabilities=capabilities, first_password=password))
 
 
 async def _check_users(settings: Settings, store: "Store", capabilities: Capabilities) -> None:

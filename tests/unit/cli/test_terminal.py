@@ -34,3 +34,18 @@ def test_a_table_is_as_wide_as_its_widest_cells() -> None:
 
 def test_without_a_terminal_there_are_no_colours() -> None:
     assert terminal.styled("text", "red") == "text"
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1500, "1.5 kB"),
+        (2_340_000, "2.3 MB"),
+        (5e9, "5.0 GB"),
+    ],
+)
+def test_sizes_are_told_in_the_unit_that_fits(count: int, told: str) -> None:
+    assert terminal.size(count) == told
