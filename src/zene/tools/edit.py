@@ -85,7 +85,8 @@ def _several(content: bytes, places: list[int]) -> str:
 
 def _nearest(content: bytes, old: bytes) -> str:
     """The lines that come nearest to what was looked for, with their numbers."""
-    lines = content.decode(errors="replace").splitlines()
+    text = content.decode(errors="replace").replace("\r\n", "\n")
+    lines = text.removesuffix("\n").split("\n")  # as read_file counts them
     wanted = max(old.decode(errors="replace").splitlines(), key=lambda line: len(line.strip()))
     number = _most_like(wanted.strip()[:CHARACTERS_COMPARED], lines)
     if number is None:

@@ -50,6 +50,15 @@ async def test_where_nothing_matches_the_nearest_lines_are_shown(
         await change(context, "§" * 40, "")
 
 
+async def test_the_nearest_lines_have_the_numbers_that_read_file_gives(
+    context: LocalContext, tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_bytes(b"one\x0ctwo\x0b\xe2\x80\xa8\r\ndef first(): pass\r\n")
+    with pytest.raises(InvalidInput, match=r"\n2: def first\(\): pass") as refused:
+        await change(context, "def first(): pas$", "x")
+    assert "\r" not in refused.value.message
+
+
 async def test_an_empty_or_equal_piece_is_refused(context: LocalContext, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x")
     with pytest.raises(InvalidInput, match="old_text is empty"):
