@@ -18,7 +18,9 @@ from zene.workspaces.workspaces import Workspaces
 
 
 @asynccontextmanager
-async def a_desk(folder: Path, bus: Bus, model: Provider) -> AsyncGenerator[Desk, None]:
+async def a_desk(
+    folder: Path, bus: Bus, model: Provider, disk: type[Workspaces] = Workspaces
+) -> AsyncGenerator[Desk, None]:
     """A worker's desk; closes the bus, too."""
     async with AsyncExitStack() as stack:
         store = SqliteStore(f"sqlite:///{folder / 'zene.db'}")
@@ -28,7 +30,7 @@ async def a_desk(folder: Path, bus: Bus, model: Provider) -> AsyncGenerator[Desk
         sandboxes = BubblewrapProvider(installation=installation, data_dir=folder)
         await sandboxes.start()
         stack.push_async_callback(sandboxes.close)
-        workspaces = Workspaces(data_dir=folder, sandboxes=sandboxes, disk_bytes=None)
+        workspaces = disk(data_dir=folder, sandboxes=sandboxes, disk_bytes=None)
         await workspaces.start()
         stack.push_async_callback(workspaces.close)
         outputs = Outputs(folder / "outputs")

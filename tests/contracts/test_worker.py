@@ -1,10 +1,12 @@
 """A worker on a real store and real sandboxes, where a test decides how fast its bus is."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.contracts.store.world import World
 from tests.desks import a_desk
@@ -14,6 +16,8 @@ from zene.bus.memory import MemoryBus
 from zene.store import approvals
 from zene.worker.desk import Desk, now_ms
 from zene.worker.worker import Worker
+from zene.workspaces.front import Front
+from zene.workspaces.workspaces import Workspaces
 
 
 class SlowBus(MemoryBus):
@@ -29,6 +33,34 @@ class SlowBus(MemoryBus):
             self.waiting.set()
             await self.go_on.wait()
         await super().publish(session_id, events)
+
+
+class FaultyBus(MemoryBus):
+    """A bus that breaks its promise never to raise, once each time a test wants it to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_broken = False
+        self.broke = asyncio.Event()
+
+    async def wake(self) -> None:
+        if self.is_broken:
+            self.is_broken = False
+            self.broke.set()
+            raise RuntimeError("the bus broke")
+        await super().wake()
+
+
+class FaultyDisk(Workspaces):
+    """Workspaces on a disk that fails at the first look."""
+
+    faults = 1
+
+    async def begins_with(self, session_id: str, project_id: str | None = None) -> Front | None:
+        if self.faults > 0:
+            self.faults -= 1
+            raise OSError(errno.EIO, "the disk failed")
+        return await super().begins_with(session_id, project_id)
 
 
 @pytest.fixture
@@ -66,3 +98,36 @@ async def test_a_task_may_be_claimed_again_before_its_last_run_has_quite_ended(d
         await worker.stop()
         await running
     assert (await world.task(task)).outcome == "succeeded"
+
+
+async def test_a_run_that_breaks_ends_no_other_and_is_taken_up_again(tmp_path: Path) -> None:
+    bus, model = MemoryBus(), Scripted(says("Hello."))
+    async with a_desk(tmp_path, bus, model, FaultyDisk) as made, asyncio.timeout(30):
+        desk = replace(made, terms=replace(made.terms, lease_seconds=1.5))
+        world, worker = World(desk.store), Worker(desk)
+        world.now = now_ms()
+        running = asyncio.create_task(worker.run())
+        task = await world.submit(await world.session(await world.user()))
+        await bus.wake()
+        while (await world.task(task)).status != "finished" and not running.done():
+            await bus.wakened(0.1)
+        await worker.stop()
+        await running
+        ended = await world.task(task)
+    assert (ended.outcome, ended.attempt) == ("succeeded", 2)
+
+
+async def test_a_look_that_breaks_is_made_again(tmp_path: Path) -> None:
+    bus = FaultyBus()
+    async with a_desk(tmp_path, bus, Scripted()) as desk, asyncio.timeout(20):
+        worker = Worker(desk)
+        running = asyncio.create_task(worker.run())
+        while not await bus.wakened(1.0):  # until the first sweep, which wakes whoever waits
+            pass
+        for _ in range(2):
+            bus.broke.clear()
+            bus.is_broken = True
+            await bus.broke.wait()
+        assert not running.done()
+        await worker.stop()
+        await running

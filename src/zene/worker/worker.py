@@ -127,6 +127,8 @@ class Worker:
                 await runner.run()
             if runner.changed_since_ms is not None:
                 self._changes.note(runner.session_id, runner.changed_since_ms)
+        except Exception:  # it ends no other run: its lease runs out, and a sweep takes it back
+            log.exception("task.left", task=claim.task.id)
         finally:
             del self._runners[claim.lease]
             await self._desk.bus.wake()
@@ -160,5 +162,8 @@ async def _repeat(work: Callable[[], Coroutine[None, None, float]]) -> None:
             seconds = await work()
         except ZeneError as err:
             log.warning("worker.look_failed", error=err.message)
+            seconds = PAUSE_SECONDS
+        except Exception:  # a broken look ends no task: the next one may be whole
+            log.exception("worker.look_broke")
             seconds = PAUSE_SECONDS
         await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311
