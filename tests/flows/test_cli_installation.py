@@ -1,9 +1,13 @@
 """Commands that work on the data folder itself, as a person types them."""
 
 import os
+import pty
+import select
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,10 +154,62 @@ def test_a_start_that_failed_does_not_use_up_the_first_password(zene: Zene) -> N
     assert "@" not in zene("user", "list").stdout
 
 
+def test_where_no_sandbox_is_possible_the_start_is_refused_with_the_cure(tmp_path: Path) -> None:
+    """Bubblewrap is hidden in a mount namespace of the test's own."""
+    apart = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
+    hidden = f"mount --bind /dev/null {shutil.which('bwrap')} && exec {sys.executable} -m zene up --port 0"
+    refused = subprocess.run(
+        ["unshare", *apart, "sh", "-c", hidden],
+        env=os.environ | {"HOME": str(tmp_path), "ZENE_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert "apt-get install bubblewrap" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_an_administrators_address_that_is_none_is_refused(zene: Zene) -> None:
     refused = zene("up", "--port", "0", ZENE_ADMIN_EMAIL="me")
     assert refused.returncode == 2
     assert "'me' is no e-mail address" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [
+        (("login", "http://127.0.0.1:9"), "E-mail: "),
+        (("login", "http://127.0.0.1:9", "--email", "a@b.example"), "Password of a@b.example: "),
+        (("user", "add", "a@b.example"), "New password for a@b.example"),
+    ],
+)
+def test_ctrl_c_ends_a_question_at_once(
+    tmp_path: Path, arguments: tuple[str, ...], asks: str
+) -> None:
+    environ = os.environ | {"HOME": str(tmp_path), "ZENE_DATA_DIR": str(tmp_path / "data")}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "zene", *arguments], environ)
+    seen = b""
+    while asks.encode() not in seen:
+        assert select.select([terminal], [], [], 60)[0], seen
+        seen += os.read(terminal, 4096)
+    waits_for_answer(child)
+    os.write(terminal, b"\x03")
+    assert select.select([terminal], [], [], 60)[0]
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
+
+
+def waits_for_answer(process: int) -> None:
+    """Look until it sleeps: what is typed between the question and the read would be an answer too early."""
+    give_up = time.monotonic() + 60
+    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        assert time.monotonic() < give_up
+        os.sched_yield()
 
 
 def test_an_empty_password_is_not_sent(zene: Zene) -> None:

@@ -47,12 +47,13 @@ def new_password(whose: str) -> tuple[str, bool]:
     """A password, and whether it was made up: asked for twice on a terminal, else the first line of
     stdin, else made up. Raises InvalidInput where the two differ.
     """
-    if not sys.stdin.isatty():
-        given = sys.stdin.readline().rstrip("\r\n")
-        return (given, False) if given else (secrets.token_urlsafe(15), True)
-    password = getpass.getpass(f"New password for {whose} (empty to have one made up): ")
-    if not password:
-        return secrets.token_urlsafe(15), True
-    if getpass.getpass("Again: ") != password:
-        raise InvalidInput("The two passwords differ. Nothing was changed.")
+    with terminal.interruptible():
+        if not sys.stdin.isatty():
+            given = sys.stdin.readline().rstrip("\r\n")
+            return (given, False) if given else (secrets.token_urlsafe(15), True)
+        password = getpass.getpass(f"New password for {whose} (empty to have one made up): ")
+        if not password:
+            return secrets.token_urlsafe(15), True
+        if getpass.getpass("Again: ") != password:
+            raise InvalidInput("The two passwords differ. Nothing was changed.")
     return password, False

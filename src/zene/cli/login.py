@@ -12,8 +12,9 @@ from zene.domain.errors import InvalidInput, NotFound
 async def login(*, server: str, email: str | None) -> int:
     """Sign in and keep it. Raises Unauthorized for a wrong e-mail or password, NotFound where no Zene answers."""
     url = normal(server)
-    who = email or _asked("E-mail: ")
-    password = _password(who)
+    with terminal.interruptible():
+        who = email or _asked("E-mail: ")
+        password = _password(who)
     if not password:
         raise InvalidInput("The password is empty.")
     async with AsyncClient(url) as client:

@@ -68,7 +68,7 @@ async def run(
     folder = _folder_to_change(project) if apply else None
     if project and session:
         raise InvalidInput("A session has its project already. Leave out --project or --session.")
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _typed() if prompt == "-" else prompt
     if not text.strip():  # said here, before anything is uploaded for it
         raise InvalidInput("The prompt is empty. Say what the agent is to do.")
     async with connected(server) as client:
@@ -87,6 +87,11 @@ async def attach(*, session: str, server: str | None) -> int:
             if event.type == "session.deleted":
                 break
     return 0
+
+
+def _typed() -> str:
+    with terminal.interruptible():
+        return sys.stdin.read()
 
 
 def _folder_to_change(project: str | None) -> Path:

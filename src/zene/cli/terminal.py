@@ -6,8 +6,10 @@ characters but tab and newline are shown as escapes, and so are those that rever
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, TextIO
 
 Style = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
@@ -49,6 +51,16 @@ def complain(message: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(styled("zene: ", "red", sys.stderr) + safe(message) + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it Ctrl-C ends a blocking read at once; asyncio would put it off until the read has ended."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -28,7 +28,7 @@ _ON_DISK = frozenset({"disk", "inodes"})
 SHOWN = Path("/run/zene/shown")
 
 _CURE = (
-    "as root nothing else is needed; as an ordinary user, allow user namespaces: "
+    "bubblewrap is needed (apt-get install bubblewrap), and for an ordinary user user namespaces: "
     "sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
@@ -63,7 +63,12 @@ class BubblewrapProvider:
 
     async def start(self) -> None:
         """Start the launcher, remove what a dead predecessor left, and try one sandbox."""
-        await asyncio.to_thread(confine.prepare, self._folder)
+        try:
+            await asyncio.to_thread(confine.prepare, self._folder)
+        except OSError as err:
+            raise SetupError(
+                f"what sandboxes are shown cannot be put into {self._folder}: {err.strerror}; {_CURE}"
+            ) from err
         self._images = await asyncio.to_thread(privileged.can_mount_images)
         self._cgroups = await asyncio.to_thread(find_cgroups, self._installation)
         self._host = Host(

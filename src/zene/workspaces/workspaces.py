@@ -85,6 +85,7 @@ class Workspaces:
         self._inodes = inodes
         self._limits = limits
         self._keepers = Threads("workspaces", 4)
+        self._is_started = False
         self.reason_for_folders: str | None = None
 
     async def start(self) -> None:
@@ -100,6 +101,7 @@ class Workspaces:
             limits=self._limits,
             turns=WeakValueDictionary(),
         )
+        self._is_started = True
         await self._storage.prepare()
 
     def _choose_storage(self) -> Storage:
@@ -222,9 +224,12 @@ class Workspaces:
         return gone
 
     async def close(self) -> None:
-        """Detach everything; to be called when no sandbox and no reader is left. Twice is harmless."""
-        await self._attachments.close()
-        self._users.close()
+        """Detach everything; to be called when no sandbox and no reader is left. Twice is harmless, and so is
+        before the start.
+        """
+        if self._is_started:
+            await self._attachments.close()
+            self._users.close()
         self._keepers.close()
 
     async def _open(self, place: Path) -> Workspace:
