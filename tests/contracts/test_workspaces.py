@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,24 @@ async def test_a_patch_can_be_applied_to_what_was_uploaded(
         assert await workspace.files.read("noise", 9999) == (theirs / "noise").read_bytes()
 
 
+async def test_a_file_that_became_a_link_does_not_mislead_about_others(
+    workspaces: Workspaces, provider: BubblewrapProvider
+) -> None:
+    """git shows such a file twice, as deleted and as new."""
+    await begin(workspaces)
+    script = "ln -sf latin.txt README.md; printf 'gr\xfcn\nneu\n' > latin.txt; sed -i s/41/42/ src/app.py"
+    await as_agent(provider, workspaces, script)
+    patch = (await workspaces.diff("ses_1")).patch
+    assert sorted(re.findall(r"(?m)^diff --git a/(\S+) ", patch)) == [
+        "README.md",
+        "README.md",
+        "latin.txt",
+        "src/app.py",
+    ]
+    assert "+    return 42\n" in patch
+    assert "\ufffd" not in patch
+
+
 async def test_a_diff_is_made_while_the_agent_works(
     workspaces: Workspaces, provider: BubblewrapProvider
 ) -> None:
@@ -232,6 +251,20 @@ async def test_a_very_large_diff_is_cut_and_says_so(
     assert len(diff.patch) < 5 << 20
     assert diff.patch.splitlines()[-1].startswith("# cut here")
     assert len(diff.changes.files) == 12
+
+
+async def test_a_diff_that_is_cut_within_a_letter_says_so(
+    workspaces: Workspaces, provider: BubblewrapProvider
+) -> None:
+    await workspaces.create("ses_1")
+    await as_agent(
+        provider, workspaces, "for n in 1 2 3 4 5 6; do yes 漢字漢字漢 | head -c 960000 > f$n; done"
+    )
+    diff = await workspaces.diff("ses_1")
+    assert diff.changes.is_cut
+    assert diff.patch.splitlines()[-1].startswith("# cut here")
+    assert "f4" in diff.patch
+    assert "GIT binary patch" not in diff.patch
 
 
 async def test_touching_a_file_is_no_difference_and_hiding_one_is(

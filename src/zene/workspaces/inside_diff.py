@@ -209,21 +209,37 @@ def files_below(folder: bytes) -> Iterator[bytes]:
                 yield above + b"/" + name
 
 
-def in_utf8(comparison: Comparison, differences: Sequence[Difference], most: int) -> bytes:
-    """The patch, with files that are no UTF-8 carried as if they were binary, so that it can be applied."""
+def in_utf8(
+    comparison: Comparison, differences: Sequence[Difference], most: int
+) -> tuple[bytes, bool]:
+    """The patch, with files that are no UTF-8 carried as if they were binary, so that it can be applied; and
+    whether it is cut. It is cut between files before any is looked at: half a letter is no UTF-8.
+    """
     shown = [one for one in differences if not comparison.is_large(one.candidate)]
-    parts = parts_of(comparison.patch(shown, most))
+    whole = comparison.patch(shown, most)
+    patch = whole_parts(whole, most)
+    parts = parts_of(patch)
     others = [one for part, one in zip(parts, shown) if not is_utf8(part)]
-    if not others:
-        return b"".join(parts)
-    text = b"".join(part for part in parts if is_utf8(part))
-    comparison.treat_as_text(is_text=False)
-    return text + comparison.patch(others, most)
+    if others:
+        text = b"".join(part for part in parts if is_utf8(part))
+        comparison.treat_as_text(is_text=False)
+        both = text + comparison.patch(others, most)
+        patch = whole_parts(both, most)
+        return patch, len(whole) > most or len(both) > most
+    return patch, len(whole) > most
 
 
 def parts_of(patch: bytes) -> list[bytes]:
-    """One for each file; no line of content begins like that."""
-    return [part for part in re.split(rb"(?m)^(?=diff --git )", patch) if part]
+    """One for each file; no line of content begins like that. What became a link, or was one, is shown as
+    deleted and as new, under the same heading twice.
+    """
+    parts: list[bytes] = []
+    for part in re.split(rb"(?m)^(?=diff --git )", patch):
+        if parts and part.partition(b"\n")[0] == parts[-1].partition(b"\n")[0]:
+            parts[-1] += part
+        elif part:
+            parts.append(part)
+    return parts
 
 
 def is_utf8(text: bytes) -> bool:
@@ -248,14 +264,13 @@ def compare(options: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     comparison = Comparison(options)
     candidates, total = comparison.candidates()
     differences = comparison.differences(candidates)
-    whole = patch = b""
+    patch, is_cut = b"", False
     if options["most_patch_bytes"]:
-        whole = in_utf8(comparison, differences, options["most_patch_bytes"])
-        patch = whole_parts(whole, options["most_patch_bytes"])
+        patch, is_cut = in_utf8(comparison, differences, options["most_patch_bytes"])
     said = {
         "files": [told(comparison, one) for one in differences],
         "more_files": total - len(candidates),
-        "is_cut": len(patch) < len(whole),
+        "is_cut": is_cut,
     }
     return said, patch
 
