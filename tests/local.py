@@ -11,6 +11,7 @@ from zene.agent.base import Finished
 from zene.domain.errors import InvalidInput, NotFound
 from zene.domain.events import ItemKind
 from zene.domain.messages import ToolResult
+from zene.domain.situation import Steer
 from zene.sandbox.base import Command, Exit, Output
 from zene.tools.base import Context, Done, Entry, Workbench
 
@@ -125,6 +126,7 @@ class LocalOperations:
         self.shown: dict[str, str] = {}
         self.outputs: dict[str, bytes] = {}
         self.remembered: dict[str, ToolResult] = {}
+        self.unheard: dict[str, str] = {}
         self.side_by_side: list[frozenset[str]] = []
         self._ids = 0
 
@@ -168,6 +170,9 @@ class LocalOperations:
             return None
         before, now = self.bench.found, _contents(self.bench.root)
         return sorted(path for path in before | now if before.get(path) != now.get(path)), 0
+
+    async def steers(self) -> Sequence[Steer]:
+        return [Steer(id=steer_id, text=text) for steer_id, text in self.unheard.items()]
 
     async def outcome(self, item_id: str) -> ToolResult | None:
         return self.remembered.get(item_id)

@@ -23,7 +23,7 @@ from zene.domain.events import (
 )
 from zene.domain.messages import Compaction, Item, ToolCall, Usage
 from zene.domain.sessions import ApprovalPolicy
-from zene.domain.situation import Grant, Granted, Refused, Situation
+from zene.domain.situation import Grant, Granted, Refused, Situation, Unheard
 from zene.domain.tasks import Task
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Record:
         self.end: TaskFinished | TaskWaiting | None = None
         self.grant: Callable[[int], Grant] = lambda _: Granted(16_384)
         self.finished_steps = 0
+        self.unheard: dict[str, str] = {}
         self._step = 0
         self._usage = Usage()
         self._counted: tuple[int, int] | None = None
@@ -115,6 +116,9 @@ class Record:
                     return grant
                 self._apply(draft)
                 return grant
+            is_success = isinstance(draft.body, TaskFinished) and draft.body.outcome == "succeeded"
+            if is_success and self.unheard:
+                return Unheard()
             self._apply(draft)
         for item_id in batch.intents:
             self._begin(item_id)
@@ -181,6 +185,7 @@ class Record:
                 assert (draft.content is None) == (status == "discarded")
                 step = self.items[item_id]
                 self.items[item_id] = self._item(draft, step.step if step else None)
+                self.unheard.pop(item_id, None)
                 if isinstance(draft.content, Compaction):
                     self._counted = None
                     self._covered = -1

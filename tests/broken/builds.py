@@ -214,6 +214,18 @@ BUILDS = {
         FLOWS / "test_http_work.py",
         "test_the_same_key_gets_the_same_answer_and_makes_one_thing",
     ),
+    "a task ends before it has heard what was said": Build(
+        "G8",
+        says("zene.store.steers:GOES_ON", "tasks.status = 'running'", "0"),
+        STORE / "test_steers.py",
+        "test_a_success_that_has_not_heard_everything_is_none",
+    ),
+    "what is behind a head that ends is forgotten": Build(
+        "G11",
+        says("zene.store.queue:PROMOTE", "is_head=1", "is_head=0"),
+        STORE / "test_claims.py",
+        "test_only_the_oldest_task_of_a_session_is_handed_out",
+    ),
     "a cancel leaves the sandbox": Build(
         "G9",
         is_left_out("zene.worker.benches:Bench.kill"),

@@ -17,7 +17,7 @@ from zene.domain.events import TaskWaiting
 from zene.domain.situation import Grant, Situation
 from zene.domain.tasks import Lease
 from zene.domain.users import Role
-from zene.store import approvals, claims, history, recording, sessions, tasks, users
+from zene.store import approvals, claims, history, recording, sessions, steers, tasks, users
 from zene.store.sqlite import SqliteStore
 
 MEMBER = Role.MEMBER
@@ -67,6 +67,8 @@ class Stored:
     async def run(self, lease: Lease) -> None:
         """A run from what the store says; it dies with each batch in its hands, once."""
         situation = await self.store.read(history.situation, lease)
+        unheard = await self.store.read(steers.unheard, lease.task_id)
+        assert {each.id: each.text for each in unheard} == self.world.record.unheard
         assert comparable(situation) == comparable(self.world.record.situation())
         async with aclosing(self.world.start(situation)) as loop:
             grant: Grant | None = None
@@ -79,7 +81,9 @@ class Stored:
                 grant = await self.commit(lease, batch)
 
     async def commit(self, lease: Lease, batch: Batch) -> Grant | None:
-        """Give the batch to both."""
+        """Give the batch to both, and before it what the user says."""
+        for steer_id, text in self.world.speak(batch).items():
+            await self.store.write(steers.steer, "usr_1", "tsk_1", steer_id, text, 1000)
         recorded = await self.store.write(
             recording.record,
             lease,

@@ -36,6 +36,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "SessionChange": {"title": "mine now"},
     "NewTask": {"prompt": "Do as I say."},
     "TaskChange": {"prompt": "Do as I say."},
+    "NewSteer": {"text": "Do as I say."},
     "Answer": {"decision": "allow"},
     "Login": {"email": "nobody@zene.test", "password": "wrong horse"},
     "Refresh": {"refresh_token": "AAAA"},
@@ -73,7 +74,8 @@ class Scene:
 
     def count(self) -> int:
         """How many things there are that somebody created."""
-        return sum(len(self.rows()[table]) for table in ("users", "projects", "sessions", "tasks"))
+        made = ("users", "projects", "sessions", "tasks", "steers")
+        return sum(len(self.rows()[table]) for table in made)
 
     def rows(self) -> dict[str, list[Any]]:
         """All that is Ada's, as it is in the database."""
@@ -82,6 +84,7 @@ class Scene:
             "projects",
             "sessions",
             "tasks",
+            "steers",
             "events",
             "items",
             "approvals",
@@ -198,13 +201,15 @@ async def test_only_an_administrator_administers(scene: Scene) -> None:
 async def test_what_is_sent_five_times_at_once_under_one_key_is_made_once(
     scene: Scene, each: Route
 ) -> None:
-    before = scene.count()
     ids = scene.ids
-    if "session_id" in each.path:
-        ids = ids | {
-            "session_id": (await (await scene.gateway.signed_in("admin")).create_session()).id
-        }
-        before = scene.count()
+    if "{" in each.path:
+        admin = await scene.gateway.signed_in("admin")
+        session_id = (await admin.create_session()).id
+        ids |= {"session_id": session_id}
+        if "task_id" in each.path:
+            ids |= {"task_id": (await admin.submit(session_id, "Mine.")).id}
+            await claimed(scene.gateway)
+    before = scene.count()
     answers = await asyncio.gather(
         *(scene.ask(each, "admin", ids, **{"idempotency-key": "k"}) for _ in range(5))
     )

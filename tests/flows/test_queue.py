@@ -13,7 +13,8 @@ from tests.model_server import Answer, ModelServer, Script
 from tests.servers import Zene, begin, data, says
 from zene.bus.base import Signal
 from zene.client import AsyncClient
-from zene.domain.errors import Conflict, InvalidInput, TooLarge
+from zene.domain.errors import Conflict, InvalidInput, NotFound, TooLarge
+from zene.store import steers
 
 
 @pytest.fixture
@@ -127,6 +128,26 @@ async def test_an_interrupt_withdraws_what_a_person_was_asked(
     urgent = await ada.submit(session.id, "Two.", on_busy="interrupt")
     assert (urgent.position, (await ada.task(first.id)).outcome) == (0, "cancelled")
     assert (await ada.approvals()).items == []
+
+
+async def test_a_word_to_a_task_is_accepted_once(gateway: Gateway, ada: AsyncClient) -> None:
+    session = await ada.create_session()
+    task = await ada.submit(session.id, "One.")
+    with pytest.raises(Conflict) as caught:
+        await ada.steer(task.id, "Be brief.", idempotency_key="k")
+    assert caught.value.code == "not_running"
+    await claimed(gateway)
+    first, again = [await ada.steer(task.id, "Be brief.", idempotency_key="k") for _ in range(2)]
+    assert (first, first.text) == (again, "Be brief.")
+    assert len(await gateway.store.read(steers.unheard, task.id)) == 1
+    for text in ("", " \n"):
+        with pytest.raises(InvalidInput):
+            await ada.steer(task.id, text)
+    with pytest.raises(TooLarge):
+        await ada.steer(task.id, "x" * ((256 << 10) + 1))
+    await ada.delete_session(session.id)
+    with pytest.raises(NotFound):
+        await ada.steer(task.id, "Be brief.")
 
 
 async def test_a_task_that_cannot_wait_ends_the_one_that_is_worked_on(

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from zene.domain.events import Draft, ItemKind, TaskFinished, TaskWaiting
 from zene.domain.messages import ToolResult
+from zene.domain.situation import Steer
 from zene.tools.base import Context, Done, Workbench
 
 
@@ -29,7 +30,8 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     `intents` names the open calls (item ids) whose effect begins once this is committed; a call is named
     once in its life. `reserve` is the input's bound in tokens of the model call that StepStarted, the last
-    of `drafts`, announces. A last draft of TaskWaiting or TaskFinished ends the run: nothing comes after.
+    of `drafts`, announces. A last draft of TaskWaiting or TaskFinished ends the run: nothing comes after, but
+    where the answer is Unheard the task has not ended.
     """
 
     drafts: Sequence[Draft]
@@ -87,6 +89,10 @@ class Operations(Protocol):
         """Paths of the files that are not as the session found them, whatever changed them, and how many more
         there may be; None when they cannot be compared now.
         """
+        ...
+
+    async def steers(self) -> Sequence[Steer]:
+        """What the user said to the task that is not in the history yet."""
         ...
 
     async def outcome(self, item_id: str) -> ToolResult | None:

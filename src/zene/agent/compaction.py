@@ -1,7 +1,7 @@
 """When the window fills, the model sums up what happened, and the summary stands for all of it.
 
 What must not be lost in a summary is not summarised: the system text with the project's rules is said
-anew, and the request, the plan and the changed files stand beside the summary as they are. Approvals are
+anew, and the request, what the user said later, the plan and the changed files stand beside the summary as they are. Approvals are
 never open here, since every call has its result before the model is asked. The items that were summed up
 stay readable through `read_output`.
 """
@@ -36,10 +36,11 @@ from zene.tools.text import shortened
 FULL = 0.85  # of what the window holds beside the answer
 OUTPUT_LIMIT = 1000  # characters of a call's output in a history that did not fit
 PATHS_LIMIT = 8000  # characters of all changed files' paths
+SAID_LIMIT = 16_000  # characters of what the user said while the task ran; the latest stands
 
 INSTRUCTION = """\
 The conversation no longer fits. Make no call. Sum it up for yourself, who will go on with only this \
-summary, the system text, the user's request, the plan and the list of changed files: what the user wants \
+summary, the system text, the user's requests, the plan and the list of changed files: what the user wants \
 and has decided, what was found out (files, functions and lines by name), what was changed and why, which \
 commands and checks were run and what they gave, what failed, and what is to be done next."""
 
@@ -51,6 +52,7 @@ class Restated(Struct, frozen=True, omit_defaults=True):
     """What stands beside a summary, as it is; `more_changed_files` counts those that are not named."""
 
     request: str
+    said_later: tuple[str, ...] = ()
     plan: Raw = NO_PLAN
     changed_files: tuple[str, ...] = ()
     more_changed_files: int = 0
@@ -165,11 +167,23 @@ async def _restated(at: Desk) -> str:
     named = _fitting_paths(paths)
     restated = Restated(
         request=talk.task.prompt,
+        said_later=_said_later(at, last if before and last.request == talk.task.prompt else None),
         plan=plan,
         changed_files=named,
         more_changed_files=more + len(paths) - len(named),
     )
     return msgspec.json.encode(restated).decode()
+
+
+def _said_later(at: Desk, last: Restated | None) -> tuple[str, ...]:
+    """What the user said while the task ran, as far as it fits."""
+    task = at.talk.task
+    mine = (it.content for it in at.talk.items if it.task_id == task.id)
+    texts = [content.text for content in mine if isinstance(content, UserMessage)]
+    said = [*(last.said_later if last else ()), *(text for text in texts if text != task.prompt)]
+    lengths = accumulate(map(len, reversed(said)))
+    count = sum(length <= SAID_LIMIT for length in lengths)
+    return tuple(said[len(said) - count :])
 
 
 def _fitting_paths(paths: Sequence[str]) -> tuple[str, ...]:

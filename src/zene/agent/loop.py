@@ -14,7 +14,7 @@ from zene.agent.desk import Desk, desk
 from zene.agent.prompts import system_text
 from zene.domain.events import ErrorBody, StepStarted, TaskWaiting
 from zene.domain.messages import SystemText, UserMessage
-from zene.domain.situation import Grant, Granted, Refused, Situation
+from zene.domain.situation import Grant, Granted, Refused, Situation, Unheard
 from zene.llm.base import Provider
 from zene.tools.base import Tool
 
@@ -29,7 +29,8 @@ async def run(
 ) -> AsyncGenerator[Batch, Grant | None]:
     """Work on the task until it has ended or waits; the last batch says which.
 
-    The answer to a batch with `reserve` is a Grant. Raises what makes going on impossible (LeaseLost, no
+    The answer to a batch with `reserve` is a Grant; to the last one, Unheard where the user said something
+    meanwhile. Raises what makes going on impossible (LeaseLost, no
     sandbox, no store); what the model or a tool does wrong is told in batches.
     """
     at = desk(situation, model=model, tools=tools, ops=ops, limits=limits)
@@ -40,19 +41,22 @@ async def run(
             async for batch in batches:
                 yield batch
         stops.check(at)
-        if at.talk.has_ended:
-            break
-        step = compaction.summarise if compaction.is_due(at) else answers.answer
-        bound = at.bound()
-        at.talk.say(StepStarted(model=at.talk.task.model))
-        grant = yield at.talk.batch(reserve=bound)
-        if not isinstance(grant, Granted):
+        if not at.talk.has_ended:
+            step = compaction.summarise if compaction.is_due(at) else answers.answer
+            if step is answers.answer:
+                await _hear(at)
+            bound = at.bound()
+            at.talk.say(StepStarted(model=at.talk.task.model))
+            grant = yield at.talk.batch(reserve=bound)
+            if isinstance(grant, Granted):
+                async with aclosing(step(at, grant)) as batches:
+                    async for batch in batches:
+                        yield batch
+                continue
             _stop_for(grant, at)
-            break
-        async with aclosing(step(at, grant)) as batches:
-            async for batch in batches:
-                yield batch
-    yield at.talk.batch()
+        if not isinstance((yield at.talk.batch()), Unheard):
+            return
+        at.talk.has_ended = False
 
 
 async def _open_task(at: Desk) -> None:
@@ -64,8 +68,14 @@ async def _open_task(at: Desk) -> None:
     at.talk.say_item(at.ops.new_id("itm"), "user_message", UserMessage(prompt), prompt)
 
 
-def _stop_for(refusal: Refused | None, at: Desk) -> None:
-    if refusal is not None and refusal.why == "wait":
+async def _hear(at: Desk) -> None:
+    """Put what the user said meanwhile after all results, before the model is asked."""
+    for steer in await at.ops.steers():
+        at.talk.say_item(steer.id, "user_message", UserMessage(steer.text), steer.text)
+
+
+def _stop_for(answer: Grant | None, at: Desk) -> None:
+    if isinstance(answer, Refused) and answer.why == "wait":
         at.talk.say(TaskWaiting(on="quota"))
         return
     message = (

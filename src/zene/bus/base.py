@@ -59,7 +59,7 @@ class Signal(Struct, frozen=True, kw_only=True):
     `release` is said by the `worker` that has claimed the session, to those that still have its workspace open.
     """
 
-    kind: Literal["cancel", "steer", "delete", "release"]
+    kind: Literal["cancel", "delete", "release"]
     session_id: str
     task_id: str | None = None
     worker: str | None = None

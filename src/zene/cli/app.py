@@ -224,6 +224,15 @@ def approve(**answer: Any) -> None:
 
 
 @app.command()
+@click.argument("task")
+@click.argument("text")
+@_server
+def steer(task: str, text: str, server: str | None) -> None:
+    """Say something to a task while it is worked on."""
+    _run("sessions", "steer", task=task, text=text, server=server)
+
+
+@app.command()
 @click.argument("target", metavar="ID")
 @_server
 def cancel(target: str, server: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Sessions and their tasks: listed, and cancelled."""
+"""Sessions and their tasks: listed, steered and cancelled."""
 
 from zene.cli import terminal
 from zene.cli.server import connected
@@ -26,4 +26,12 @@ async def cancel(*, target: str, server: str | None) -> int:
             terminal.say(f"{task.id} {ended.outcome or ended.status}")
     if not tasks:
         terminal.note("Nothing to cancel.")
+    return 0
+
+
+async def steer(*, task: str, text: str, server: str | None) -> int:
+    """Say something to a task that is worked on. Raises Conflict where it is not."""
+    async with connected(server) as client:
+        await client.steer(task, text)
+    terminal.note("It will hear this before its next step.")
     return 0

@@ -203,6 +203,14 @@ class AsyncClient:
         """End a task before it begins. Raises Conflict where it was started."""
         return await self._ask("DELETE", f"/v1/tasks/{_id(task_id)}", shapes.Task)
 
+    async def steer(
+        self, task_id: str, text: str, *, idempotency_key: str | None = None
+    ) -> shapes.Steer:
+        """Say something to a task that is worked on. Raises Conflict for any other."""
+        key = idempotency_key or _new_key()
+        path = f"/v1/tasks/{_id(task_id)}/steer"
+        return await self._ask("POST", path, shapes.Steer, body={"text": text}, key=key)
+
     async def cancel(self, task_id: str) -> shapes.Task:
         """Cancel a task; harmless when it has ended."""
         return await self._ask("POST", f"/v1/tasks/{_id(task_id)}/cancel", shapes.Task)

@@ -68,7 +68,7 @@ class ToolCall(Struct, frozen=True, tag="tool_call", omit_defaults=True):
 class Compaction(Struct, frozen=True, tag="compaction"):
     """A summary that stands for every item before it; the summarised items stay readable by a tool.
 
-    `restated` is what is put in again and never summarised (request, plan, changed files).
+    `restated` is what is put in again and never summarised (requests, plan, changed files).
     """
 
     summary: str

@@ -32,6 +32,13 @@ class Situation(Struct, frozen=True, kw_only=True):
     counted: tuple[int, int] | None = None
 
 
+class Steer(Struct, frozen=True, kw_only=True):
+    """What the user said while the task was worked on; `id` is that of the message that it becomes."""
+
+    id: str
+    text: str
+
+
 class Granted(Struct, frozen=True, tag=True):
     """The call may be made, with this output cap."""
 
@@ -44,4 +51,8 @@ class Refused(Struct, frozen=True, tag=True):
     why: Literal["wait", "exhausted"]
 
 
-Grant = Granted | Refused
+class Unheard(Struct, frozen=True, tag=True):
+    """The answer to a task's success: its user said something that it has not heard, so it goes on."""
+
+
+Grant = Granted | Refused | Unheard

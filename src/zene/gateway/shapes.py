@@ -11,6 +11,7 @@ from zene.domain.events import Event, as_json
 from zene.domain.ids import is_id
 from zene.domain.messages import Usage
 from zene.domain.times import rfc3339
+from zene.store import steers
 
 T = TypeVar("T")
 Seq = Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -130,6 +131,16 @@ class Task(Struct, frozen=True, kw_only=True):
     finished_at: str | None
 
 
+class Steer(Struct, frozen=True, kw_only=True):
+    """Something said to a task; `id` is that of the message which it becomes when the task hears it."""
+
+    id: str
+    session_id: str
+    task_id: str
+    text: str
+    created_at: str
+
+
 class Approval(Struct, frozen=True, kw_only=True):
     """A call that waits, or waited, for a person; `arguments` are the exact ones that a decision binds."""
 
@@ -246,6 +257,17 @@ def task(each: tasks.Task, position: int | None = None) -> Task:
         created_at=rfc3339(each.created_at),
         started_at=_maybe(each.started_at),
         finished_at=_maybe(each.finished_at),
+    )
+
+
+def steer(each: steers.Accepted) -> Steer:
+    """What was said as clients get it."""
+    return Steer(
+        id=each.id,
+        session_id=each.session_id,
+        task_id=each.task_id,
+        text=each.text,
+        created_at=rfc3339(each.created_at),
     )
 
 

@@ -18,7 +18,7 @@ from zene.gateway.models import chosen
 from zene.gateway.publishing import publish
 from zene.gateway.routing import route
 from zene.llm.base import Effort
-from zene.store import tasks, unstarted
+from zene.store import steers, tasks, unstarted
 from zene.store.base import Unit
 
 Priority = Annotated[int, Meta(ge=-100, le=100)]
@@ -49,6 +49,12 @@ class TaskChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     priority: Priority | None = None
     max_tokens_total: Annotated[int, Meta(ge=1, le=1 << 53)] | None = None
     before: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class NewSteer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to say to a task while it is worked on."""
+
+    text: Annotated[str, Meta(min_length=1)]
 
 
 @route("POST", "/v1/sessions/{session_id}/tasks", access="member", status=202)
@@ -145,11 +151,28 @@ async def cancel(call: Call) -> shapes.Task:
     return shapes.task(task)
 
 
+@route("POST", "/v1/tasks/{task_id}/steer", access="member", status=202)
+async def steer(call: Call, body: NewSteer) -> Created[shapes.Steer]:
+    """Say something to a task that was started: it hears it before its next step, and ends no sooner. 409
+    where it was never started, is being cancelled or has ended.
+    """
+    parts, task_id = call.parts, call.id("task_id", "tsk")
+    _check_prompt(body.text, parts.terms.max_prompt_bytes)
+    task, _ = await parts.store.read(tasks.get_task, call.user.id, task_id)
+    steer_id, now = call.new_id("itm"), call.now()
+
+    def make() -> Unit[tuple[shapes.Steer, Sequence[Event]]]:
+        said = yield from steers.steer(call.user.id, task_id, steer_id, body.text, now)
+        return shapes.steer(said), ()
+
+    return await create(call, body, make, status=202, session_id=task.session_id)
+
+
 def _check_prompt(prompt: str, limit: int) -> None:
     if not prompt.strip():
-        raise InvalidInput("The prompt is empty.", code="empty_prompt")
+        raise InvalidInput("There is no text in it.", code="empty_prompt")
     if len(prompt.encode()) > limit:
-        raise TooLarge(f"The prompt is larger than {limit} bytes.", details={"limit": limit})
+        raise TooLarge(f"The text is larger than {limit} bytes.", details={"limit": limit})
 
 
-ROUTES = (submit, of_session, one, change, withdraw, cancel)
+ROUTES = (submit, of_session, one, change, withdraw, cancel, steer)

@@ -17,7 +17,7 @@ from zene.domain.events import (
 )
 from zene.domain.messages import Content, ToolCall
 from zene.domain.tasks import FROM, Outcome, TaskError
-from zene.store import rows
+from zene.store import rows, steers
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer
@@ -103,6 +103,7 @@ def finish(
     yield from charge(writer, task_id, now)
     yield from close_items(writer, task_id)
     withdrawn = yield _WITHDRAW(task=task_id, now=now)
+    yield from steers.keep(writer, task_id)
     why = None if error is None else msgspec.json.encode(_kept(error)).decode()
     ended = yield _FINISH(task=task_id, how=outcome, why=why, more_ms=worked_ms, now=now)
     if not ended:

@@ -12,6 +12,7 @@ from zene.domain.events import (
     CALL_KINDS,
     ApprovalRequested,
     Draft,
+    ErrorBody,
     Event,
     ItemCompleted,
     ItemStarted,
@@ -20,11 +21,11 @@ from zene.domain.events import (
     TaskFinished,
     TaskWaiting,
 )
-from zene.domain.messages import Compaction, ToolCall
-from zene.domain.situation import Grant
-from zene.domain.tasks import FROM, Lease
+from zene.domain.messages import Compaction, ToolCall, UserMessage
+from zene.domain.situation import Grant, Unheard
+from zene.domain.tasks import FROM, Lease, Outcome
 from zene.domain.times import milliseconds
-from zene.store import ending, spending
+from zene.store import ending, spending, steers
 from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
@@ -142,7 +143,7 @@ _LONGEST = 10_000  # events
 
 
 class Recorded(Struct, frozen=True):
-    """The events of a batch, to be published, and the answer where it asked for tokens."""
+    """The events of a batch, to be published, and the answer to what it asked for."""
 
     events: Sequence[Event]
     grant: Grant | None
@@ -171,8 +172,8 @@ def record(  # noqa: PLR0913 - a batch, field by field
 ) -> Unit[Recorded]:
     """Commit a batch as the lease's owner, once: with the same `batch_id` again, for whoever was not told
     whether it was committed, it does nothing and answers the same. `output_cap` is what the model call may
-    have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out.
-    Raises LeaseLost.
+    have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out. A
+    success that has not heard what its user said is none, and left out, too. Raises LeaseLost.
     """
     ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
     if ends:
@@ -180,8 +181,6 @@ def record(  # noqa: PLR0913 - a batch, field by field
     fence = yield _FENCE(session=lease.session_id, epoch=lease.epoch, named=batch_id, now=now)
     if not fence:
         return (yield from _recorded(lease, batch_id))
-    if ends:
-        yield ending.RELEASE_USER(user=lease.user_id)
     writer = Writer(lease.session_id, fence[0][0], now)
     batch = _Batch(
         lease=lease,
@@ -201,7 +200,8 @@ def record(  # noqa: PLR0913 - a batch, field by field
     if grant is not None:
         answer = msgspec.json.encode(grant).decode()
         yield _REMEMBER(session=lease.session_id, answer=answer)
-    if ends:
+    if ends and not isinstance(grant, Unheard):
+        yield ending.RELEASE_USER(user=lease.user_id)
         yield ending.END_EPOCH(session=lease.session_id)
     return Recorded((yield from writer.flush()), grant)
 
@@ -219,7 +219,7 @@ def _recorded(lease: Lease, batch_id: str) -> Unit[Recorded]:
 
 def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:
     """The draft's event and its effect. `match` by what has one; every other event only tells."""
-    writer, task_id, now = batch.writer, batch.lease.task_id, batch.now
+    writer, now = batch.writer, batch.now
     match draft.body:
         case ItemStarted():
             yield from _start_item(batch, draft, draft.body)
@@ -240,21 +240,31 @@ def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:
             yield from spending.settle(batch.lease, writer, draft, draft.body, now)
         case ApprovalRequested():
             yield from _ask(batch, draft, draft.body)
-        case TaskWaiting(on=reason):
-            waits = yield _WAIT(task=task_id, reason=reason, more_ms=batch.worked_ms)
-            if waits:
-                writer.add(draft)
-                yield from resume(writer, task_id)
-            else:
-                yield from ending.finish(
-                    writer, task_id, "cancelled", now=now, worked_ms=batch.worked_ms
-                )
-        case TaskFinished(outcome=outcome, error=error):
-            yield from ending.finish(
-                writer, task_id, outcome, error, now=now, worked_ms=batch.worked_ms
-            )
+        case TaskWaiting() | TaskFinished():
+            return (yield from _let_go(batch, draft, draft.body))
         case _:
             writer.add(draft)
+    return None
+
+
+def _let_go(batch: _Batch, draft: Draft, body: TaskWaiting | TaskFinished) -> Unit[Grant | None]:
+    """The task waits or ends, unless it has not heard everything."""
+    writer, task_id = batch.writer, batch.lease.task_id
+    outcome: Outcome = "cancelled"
+    error: ErrorBody | None = None
+    match body:
+        case TaskWaiting(on=reason):
+            if (yield _WAIT(task=task_id, reason=reason, more_ms=batch.worked_ms)):
+                writer.add(draft)
+                yield from resume(writer, task_id)
+                return None
+        case TaskFinished(outcome="succeeded") if (yield steers.GOES_ON(task=task_id)):
+            return Unheard()
+        case TaskFinished(outcome=outcome, error=error):
+            pass
+    yield from ending.finish(
+        writer, task_id, outcome, error, now=batch.now, worked_ms=batch.worked_ms
+    )
     return None
 
 
@@ -275,6 +285,8 @@ def _start_item(batch: _Batch, draft: Draft, body: ItemStarted) -> Unit[None]:
 def _complete_item(writer: Writer, draft: Draft) -> Unit[None]:
     seq = writer.next_seq
     yield from ending.complete_item(writer, draft)
+    if isinstance(draft.content, UserMessage):
+        yield steers.TAKE(item=draft.item_id, seq=seq)
     if isinstance(draft.content, Compaction):
         yield _COMPACT(session=writer.session_id, seq=seq)
 

@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from zene import telemetry
 from zene.agent.base import Finished
 from zene.agent.history import lines
-from zene.domain.errors import NotFound, ZeneError
+from zene.domain.errors import NotFound, Unavailable, ZeneError
 from zene.domain.events import Draft, ItemDelta, ItemKind
 from zene.domain.ids import Ids
 from zene.domain.messages import ToolResult
+from zene.domain.situation import Steer
 from zene.domain.tasks import Lease
-from zene.store import history
+from zene.store import history, steers
 from zene.tools.base import Done
 from zene.tools.shell import recovered
 from zene.tools.text import printable
@@ -81,6 +82,14 @@ class TaskOperations:
             log.warning("workspace.not_compared", task=self._lease.task_id, error=err.message)
             return None
         return [printable(file.path) for file in changes.files], changes.more_files
+
+    async def steers(self) -> Sequence[Steer]:
+        """What the user said; while the store is away, the next step will hear it."""
+        try:
+            return await self._desk.store.read(steers.unheard, self._lease.task_id)
+        except Unavailable as err:
+            log.warning("steers.not_read", task=self._lease.task_id, error=err.message)
+            return ()
 
     async def outcome(self, item_id: str) -> ToolResult | None:
         """What the sandbox that still runs remembers of a call."""

@@ -16,7 +16,7 @@ from zene.agent.loop import run as run_agent
 from zene.domain.errors import LeaseLost, Unavailable, ZeneError
 from zene.domain.events import Draft, ErrorBody, Event, TaskFinished
 from zene.domain.messages import Usage
-from zene.domain.situation import Grant
+from zene.domain.situation import Grant, Unheard
 from zene.domain.tasks import Lease, Outcome
 from zene.store import claims, history, recording
 from zene.store.claims import Claim
@@ -164,7 +164,7 @@ class Runner:
             while (batch := await _next(loop, grant)) is not None:
                 grant = await self._commit(batch)
                 self._begun.set()
-                if batch.is_last:
+                if batch.is_last and not isinstance(grant, Unheard):
                     return
                 if self._handing_over:
                     self._ending = self._ending or "handed_over"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from zene import telemetry
-from zene.bus.base import live
+from zene.bus.base import Signal, live
 from zene.domain.errors import ZeneError
 from zene.store import claims
 from zene.store.claims import Claim
@@ -140,7 +140,7 @@ class Worker:
                     self._releases.hear(signal)
                     continue
                 for runner in list(self._runners.values()):
-                    if runner.session_id == signal.session_id:
+                    if _is_meant(signal, runner):
                         runner.cancel()
 
     async def _drain(self) -> None:
@@ -153,6 +153,13 @@ class Worker:
         except TimeoutError:
             for runner in list(self._runners.values()):
                 runner.interrupt()
+
+
+def _is_meant(signal: Signal, runner: Runner) -> bool:
+    """Whether it is about the runner's task; another of its session may have begun meanwhile."""
+    if signal.task_id is None:
+        return signal.session_id == runner.session_id
+    return signal.task_id == runner.lease.task_id
 
 
 async def _repeat(work: Callable[[], Coroutine[None, None, float]]) -> None:

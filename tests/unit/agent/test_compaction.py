@@ -9,7 +9,7 @@ import pytest
 from tests.local import LocalBench, LocalOperations
 from tests.record import Record, new_task
 from tests.scripted import Answer, Event, Scripted, call, says
-from zene.agent.compaction import INSTRUCTION
+from zene.agent.compaction import INSTRUCTION, SAID_LIMIT
 from zene.agent.loop import run
 from zene.domain.errors import ModelError
 from zene.domain.events import StepFinished
@@ -38,11 +38,18 @@ class World:
         self.model = Scripted()
         self.can_compare = True
 
+    def hear(self, *texts: str) -> Answer:
+        """An answer during which the user says something."""
+        said = {f"itm_{text[:9]}": text for text in texts}
+        look = says(call("list_files"), usage=SMALL)
+        return [lambda: self.record.unheard.update(said), *look]
+
     async def tell(self, *answers: Answer, window: int = 10_000) -> Record:
         info = ModelInfo(name="scripted", window=window, output_cap=1000)
         self.model = Scripted(*answers, info=info)
         ops = LocalOperations(self.bench)
         ops._ids = len(self.record.items)
+        ops.unheard = self.record.unheard
         ops.can_compare = self.can_compare
         loop = run(self.record.situation(), model=self.model, tools=TOOLS, ops=ops)
         async with aclosing(loop):
@@ -87,6 +94,21 @@ async def test_a_second_summary_keeps_what_stood_beside_the_first(world: World) 
     restated = msgspec.json.decode(world.compactions[-1].restated)
     assert restated["changed_files"] == ["a.txt", "b.txt", "c.txt"]
     assert restated["plan"] == PLAN
+
+
+async def test_what_the_user_said_later_stands_beside_every_summary(world: World) -> None:
+    more = says(call("write_file", path="c.txt", content="c"), usage=FULL)
+    first, last = world.hear("Be brief.", "And kind."), world.hear("Stop soon.")
+    await world.tell(first, WORK, says("First."), last, more, says("Second."), says("Done."))
+    said = [msgspec.json.decode(each.restated)["said_later"] for each in world.compactions]
+    assert said == [["Be brief.", "And kind."], ["Be brief.", "And kind.", "Stop soon."]]
+
+
+async def test_of_very_much_that_the_user_said_the_latest_stands(world: World) -> None:
+    long, short = "x" * SAID_LIMIT, "Be brief."
+    full = says(call("list_files"), usage=Usage(input_tokens=39_000, output_tokens=9))
+    await world.tell(world.hear(long, short), full, says("First."), says("Done."), window=40_000)
+    assert msgspec.json.decode(world.compactions[0].restated)["said_later"] == [short]
 
 
 async def test_files_that_a_command_changed_stand_beside_the_summary(world: World) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,13 +15,13 @@ from msgspec.structs import replace as replace_struct
 from tests.local import LocalBench, LocalOperations
 from tests.record import Record, new_task
 from tests.scripted import Answer, Scripted, call, raw_call, says, thinks
-from zene.agent.base import Limits
+from zene.agent.base import Batch, Limits
 from zene.agent.loop import run
 from zene.domain.approvals import ApprovalStatus
-from zene.domain.events import TaskFinished, TaskWaiting
-from zene.domain.messages import Block, Message, Reasoning, ToolCall, Usage
+from zene.domain.events import StepFinished, TaskFinished, TaskWaiting
+from zene.domain.messages import Block, Message, Reasoning, ToolCall, Usage, UserMessage
 from zene.domain.sessions import ApprovalPolicy
-from zene.domain.situation import Situation
+from zene.domain.situation import Grant, Situation
 from zene.llm.anthropic import Messages
 from zene.llm.base import ModelInfo, Retrying
 from zene.llm.openai import ChatCompletions
@@ -44,7 +44,7 @@ def sealed(*parts: Message | Reasoning | ToolCall) -> list[Message | Reasoning |
 
 @dataclass(frozen=True)
 class Story:
-    """A conversation, and how a person decides where one is asked."""
+    """A conversation, how a person decides where one is asked, and what they say while a step is taken."""
 
     answers: Sequence[Answer]
     policy: ApprovalPolicy = "auto"
@@ -53,6 +53,7 @@ class Story:
     wire: str = "scripted"
     only_reads: bool = False
     is_slow: bool = False
+    steers: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 STORIES = {
@@ -150,6 +151,22 @@ STORIES = {
         ],
         wire="openai.responses",
     ),
+    "steers": Story(
+        [
+            says("First.", APPEND, call("list_files")),
+            says(call("read_file", path="log.txt")),
+            says("Done."),
+            says("Really done."),
+        ],
+        steers={1: ["Be brief."], 3: ["And then?", "I mean it."]},
+    ),
+    "steers, while a person is asked": Story(
+        [says("May I?", call("list_files")), says("Done."), says("Done again.")],
+        policy="ask_always",
+        decisions=[("denied", "")],
+        only_reads=True,
+        steers={1: ["Be brief."], 2: ["Go on."]},
+    ),
     "reasoning of another provider": Story(
         [
             says(thinks("Hm.", "s1", "other"), "Looking.", call("list_files")),
@@ -185,7 +202,9 @@ class World:
             position=lambda: self.record.finished_steps,
             after_delta=self.ops.pass_time if self.story.is_slow else None,
         )
+        self.ops.unheard = self.record.unheard
         self._decisions = list(self.story.decisions)
+        self._steers = {step: list(said) for step, said in self.story.steers.items()}
 
     def start(self, situation: Situation | None = None) -> Any:
         return run(
@@ -203,11 +222,25 @@ class World:
         settled = sum(call.result is not None for call in record.calls.values())
         kept = sum(item is not None for item in record.items.values())
         counts = (record.finished_steps, kept, len(record.open), settled, len(record.begun))
-        return (*counts, len(self._decisions))
+        return (*counts, len(self._decisions), len(record.unheard))
 
     @property
     def is_over(self) -> bool:
         return isinstance(self.record.end, TaskFinished)
+
+    def speak(self, batch: Batch) -> dict[str, str]:
+        """What the user says just before a batch that ends a step is committed, by the ids it gets."""
+        step = self.record.finished_steps + 1
+        ends_step = any(isinstance(draft.body, StepFinished) for draft in batch.drafts)
+        texts = self._steers.pop(step, []) if ends_step else []
+        said = {f"itm_9{step}{number}": text for number, text in enumerate(texts)}
+        self.record.unheard.update(said)
+        return said
+
+    def commit(self, batch: Batch) -> Grant | None:
+        """The user may speak, and then the batch is stored."""
+        self.speak(batch)
+        return self.record.commit(batch)
 
     def answer_people(self) -> ApprovalStatus | None:
         if not isinstance(self.record.end, TaskWaiting):
@@ -244,7 +277,7 @@ async def tell(world: World) -> None:
         async with aclosing(world.start()) as loop:
             grant = None
             while world.record.end is None:
-                grant = world.record.commit(await loop.asend(grant))
+                grant = world.commit(await loop.asend(grant))
         world.answer_people()
 
 
@@ -260,7 +293,7 @@ async def tell_with_every_batch_lost_once(world: World) -> None:
                 if moment not in lost:
                     lost.add(moment)
                     break
-                grant = world.record.commit(batch)
+                grant = world.commit(batch)
         world.answer_people()
 
 
@@ -271,7 +304,7 @@ async def tell_killed_after_each_commit(world: World) -> None:
         async with aclosing(world.start()) as loop:
             grant = None
             while world.record.end is None:
-                grant = world.record.commit(await loop.asend(grant))
+                grant = world.commit(await loop.asend(grant))
                 if world.moment not in seen:
                     seen.add(world.moment)
                     break
@@ -325,6 +358,20 @@ async def test_a_call_that_may_have_run_is_marked_and_never_run_again(
         call.name in changing for call in killed.record.calls.values() if call.result in results
     )
     assert killed.record.finished.outcome == "succeeded"
+
+
+async def test_what_is_said_comes_after_all_results_and_once(tmp_path: Path) -> None:
+    world = World(STORIES["steers"], tmp_path / "killed")
+    await tell_with_every_batch_lost_once(world)
+    last = world.model.requests[-1].items
+    said = [item.content.text for item in last if isinstance(item.content, UserMessage)]
+    assert said == ["Mend it.", "Be brief.", "And then?", "I mean it."]
+    contents = [type(item.content).__name__ for item in last]
+    assert contents == [
+        "SystemText", "UserMessage", "Message", "ToolCall", "ToolCall", "UserMessage", "ToolCall",
+        "Message", "UserMessage", "UserMessage",
+    ]  # fmt: skip
+    assert len(world.record.of(TaskFinished)) == 1
 
 
 def ends(world: World) -> tuple[str, Usage]:
