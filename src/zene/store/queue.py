@@ -20,7 +20,7 @@ IS_FIRST = ~exists().where(
     _before.c.place < tasks.c.place,
 )
 NEVER_STARTED = and_(tasks.c.status == "queued", tasks.c.started_at.is_(None))
-MOST_PASSED = 1000  # tasks that one can be moved past at once
+MOST_PASSED = 200  # tasks that one can be moved past at once
 CAP = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
 
 # From one user to the next in the index of what is ready, however much each has queued.
@@ -148,7 +148,8 @@ def _put(moved: str, order: Sequence[str], line: Sequence[Row]) -> Unit[None]:
     if not others:
         return
     yield _PUT(task=moved, where=-line[-1][1])
-    yield _PUT.many(others if line[0][0] == moved else others[::-1])
+    for each in others if line[0][0] == moved else reversed(others):
+        yield _PUT(**each)
     yield _PUT(task=moved, where=places[moved])
 
 
