@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.redis_server import redis_server
-from zene.bus.base import REVOKED, Bus, Live, Signal
+from zene.bus.base import REVOKED, Bus, GatewayProcess, Live, Signal, WorkerProcess
 from zene.bus.followers import QUEUE_LENGTH
 from zene.bus.texts import TEXT_LIMIT
 from zene.domain.events import Draft, ItemDelta
@@ -46,6 +46,14 @@ async def texts_so_far(bus: Bus) -> dict[str | None, tuple[int, str]]:
         assert draft.task_id == "tsk_1"
         found[draft.item_id] = (draft.body.offset, draft.body.text)
     return found
+
+
+def worker(name: str, running: int = 0) -> WorkerProcess:
+    return WorkerProcess(name=name, host="h", version="1", started_at=5, slots=10, running=running)
+
+
+async def names(bus: Bus) -> list[str]:
+    return [each.name for each in await bus.present()]
 
 
 def fleeting(seq: int) -> Live:
@@ -86,6 +94,31 @@ async def test_a_user_is_followed_for_as_long_as_one_of_their_subscriptions_is_o
             pass
         await bus.tell("usr_1", REVOKED)
         assert await stays.next(WAIT) == REVOKED
+
+
+async def test_who_is_there_is_what_it_last_said(bus: Bus) -> None:
+    gateway = GatewayProcess(
+        name="g", host="h", version="1", started_at=5, draining=True, streams=3, users=2
+    )
+    assert await bus.present() == []
+    await bus.announce(worker("w"), WAIT)
+    await bus.announce(gateway, WAIT)
+    await bus.announce(worker("w", running=7), WAIT)
+    assert {each.name: each for each in await bus.present()} == {
+        "w": worker("w", running=7),
+        "g": gateway,
+    }
+
+
+async def test_who_says_that_it_goes_is_gone_and_who_says_nothing_soon_is(bus: Bus) -> None:
+    for name in ("goes", "dies", "stays"):
+        await bus.announce(worker(name), 0.3 if name == "dies" else WAIT)
+    assert set(await names(bus)) >= {"goes", "stays"}
+    await bus.withdraw("goes")
+    await bus.withdraw("never was there")
+    async with asyncio.timeout(WAIT):
+        while await names(bus) != ["stays"]:
+            await bus.wakened(0.01)
 
 
 async def test_what_is_fleeting_comes_behind_the_durable_and_stays_so(bus: Bus) -> None:

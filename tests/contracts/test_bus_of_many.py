@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.contracts.test_bus import WAIT, delta, event, fleeting, texts_so_far
+from tests.contracts.test_bus import WAIT, delta, event, fleeting, names, texts_so_far, worker
 from tests.redis_server import RedisServer, redis_server
 from zene.bus.base import REVOKED, Bus, Signal
+from zene.domain.errors import Unavailable
 from zene.seams import backend
 
 
@@ -123,6 +124,41 @@ async def test_a_word_to_a_user_reaches_every_process_over_one_subscription_each
     await until_nothing_is_followed(two)
 
 
+async def test_every_process_knows_who_is_there_and_soon_who_is_gone(two: Two) -> None:
+    await two.one.announce(worker("here"), WAIT)
+    await two.other.announce(worker("there"), 0.3)
+    await two.stranger.announce(worker("stranger"), WAIT)
+    async with asyncio.timeout(WAIT):
+        while sorted(await names(two.one)) != ["here", "there"]:
+            pass  # a round trip
+        while await names(two.one) != ["here"]:
+            pass
+        await two.server.ask("FLUSHALL")
+        while await names(two.other):
+            pass
+        await two.one.announce(worker("here"), WAIT)
+        while await names(two.other) != ["here"]:
+            pass
+
+
+async def test_who_is_there_is_not_told_while_redis_is_away(two: Two) -> None:
+    await two.server.kill()
+    async with asyncio.timeout(2 * WAIT):
+        while await knows(two.one):
+            pass
+    await two.one.announce(worker("here"), WAIT)
+    await two.one.withdraw("here")
+
+
+async def knows(bus: Bus) -> bool:
+    """Whether it can say who is there."""
+    try:
+        await bus.present()
+    except Unavailable:
+        return False
+    return True
+
+
 async def until_nothing_is_followed(two: Two) -> None:
     async with asyncio.timeout(WAIT):
         while await subscriptions(two.server):
@@ -140,9 +176,10 @@ async def test_every_key_names_its_installation_and_expires(two: Two) -> None:
     await two.one.publish_delta("ses_1", delta("Hello ", 0), fleeting(4))
     await two.one.publish_delta("ses_1", delta("world", 6), fleeting(4))
     await two.one.publish_delta("ses_2", delta("lost", 5), fleeting(4))
+    await two.one.announce(worker("here"), WAIT)
     await two.one.drafts("ses_1")
     keys = await two.server.ask("KEYS", "*")
-    assert {key.split(b":")[2] for key in keys} == {b"mark", b"text", b"open"}
+    assert {key.split(b":")[2] for key in keys} == {b"mark", b"text", b"open", b"here"}
     for key in keys:
         assert key.startswith((b"zene:mine:", b"zene:theirs:"))
         assert 0 < await two.server.ask("TTL", key.decode()) <= 3600

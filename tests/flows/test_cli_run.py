@@ -179,3 +179,14 @@ async def test_the_first_ctrl_c_stops_the_server_cleanly(zene: Zene) -> None:
     assert "Traceback" not in err
     code, _, err = await zene("sessions")
     assert (code, "Is the server running?" in err) == (1, True)
+
+
+async def test_an_administrator_lists_what_is_there_and_nobody_else_does(zene: Zene) -> None:
+    code, out, err = await zene("workers")
+    assert code == 0, err
+    workers, gateways = out.split("\n\n")
+    assert re.search(r"^\S+ +working +0 +25 +0 +\d\S+ +20\d\d-", workers, re.MULTILINE), workers
+    assert re.search(r"^\S+ +serving +0 +0 +\d\S+ +20\d\d-", gateways, re.MULTILINE), gateways
+    code, out, err = await (await zene.another("bob@zene.test"))("workers")
+    assert (code, out) == (1, "")
+    assert "Only a admin may do this" in err

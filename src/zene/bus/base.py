@@ -196,7 +196,50 @@ class Transfers(Protocol):
         ...
 
 
-class Bus(LiveEvents, WorkersWords, Transfers, Protocol):
+class _Process(Struct, frozen=True, kw_only=True, tag_field="kind"):
+    name: str
+    host: str
+    version: str
+    started_at: int  # ms since 1970
+    draining: bool = False
+
+
+class WorkerProcess(_Process, frozen=True, kw_only=True, tag="worker"):
+    """A worker as it last said of itself: it works on `running` tasks, and can on `slots`."""
+
+    slots: int
+    running: int
+
+
+class GatewayProcess(_Process, frozen=True, kw_only=True, tag="gateway"):
+    """A gateway as it last said of itself: its open streams and long polls, of so many users."""
+
+    streams: int
+    users: int
+
+
+Process = WorkerProcess | GatewayProcess
+
+
+class Presence(Protocol):
+    """Which processes there are. A name is one process's alone."""
+
+    async def announce(self, process: Process, seconds: float) -> None:
+        """Say what this process is and does; after so many seconds without another word it is taken for
+        gone. Neither waits nor raises for a failing bus.
+        """
+        ...
+
+    async def withdraw(self, name: str) -> None:
+        """Say that it is gone. Harmless where it was not there; never raises for a failing bus."""
+        ...
+
+    async def present(self) -> list[Process]:
+        """Those that are there. Raises Unavailable where the bus is away."""
+        ...
+
+
+class Bus(LiveEvents, WorkersWords, Transfers, Presence, Protocol):
     """To be started before use, once. Closing it twice is harmless."""
 
     async def start(self) -> None:

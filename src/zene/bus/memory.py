@@ -1,9 +1,10 @@
 """The bus of one process: what is published is handed to the followers that are there, and kept nowhere."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from zene.bus.base import Asked, Live, Signal, Transfer
+from zene.bus.base import Asked, Live, Process, Signal, Transfer
 from zene.bus.followers import Follower
 from zene.bus.memory_transfers import MemoryTransfers
 from zene.bus.texts import Text
@@ -28,6 +29,7 @@ class MemoryBus:
     def __init__(self) -> None:
         self._followers: dict[str, set[Follower]] = {}  # of sessions, and of users
         self._texts: dict[str, dict[str, Text]] = {}
+        self._present: dict[str, tuple[Process, float]] = {}
         self._words = Words()
         self._transfers = MemoryTransfers()
 
@@ -81,6 +83,19 @@ class MemoryBus:
                 self._followers[each].discard(follower)
                 if not self._followers[each]:
                     del self._followers[each]
+
+    async def announce(self, process: Process, seconds: float) -> None:
+        """Keep it for so long."""
+        self._present[process.name] = process, time.monotonic() + seconds
+
+    async def withdraw(self, name: str) -> None:
+        """Forget it."""
+        self._present.pop(name, None)
+
+    async def present(self) -> list[Process]:
+        """Those whose time is not up."""
+        now = time.monotonic()
+        return [process for process, until in self._present.values() if now < until]
 
     async def wake(self) -> None:
         """Let `wakened` return."""

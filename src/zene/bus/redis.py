@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from zene import telemetry
-from zene.bus.base import Asked, Live, Signal, Transfer
+from zene.bus.base import Asked, Live, Process, Signal, Transfer
 from zene.bus.channels import Channels
 from zene.bus.followers import Follower
 from zene.bus.link import Link, opened, patiently
+from zene.bus.redis_presence import RedisPresence
 from zene.bus.redis_transfers import RedisTransfers
 from zene.bus.resp import Address, Handler, Reply, address
 from zene.bus.texts import TEXT_LIMIT, Text
@@ -75,6 +76,7 @@ class RedisBus:
         self._channels = Channels()
         self._words = Words()
         self._transfers = RedisTransfers(redis, self._prefix)
+        self._presence = RedisPresence(self._prefix, self._send, self._read)
         self._link: Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._missed = 0
@@ -173,6 +175,18 @@ class RedisBus:
     ) -> AbstractAsyncContextManager[AsyncIterator[Asked]]:
         """Requests from now on."""
         return self._transfers.asked(holds)
+
+    async def announce(self, process: Process, seconds: float) -> None:
+        """Keep a key for it."""
+        self._presence.announce(process, seconds)
+
+    async def withdraw(self, name: str) -> None:
+        """Drop its key."""
+        self._presence.withdraw(name)
+
+    async def present(self) -> list[Process]:
+        """Those who have a key."""
+        return await self._presence.present()
 
     async def close(self) -> None:
         """Send what is to be sent, and end every subscription and every transfer."""

@@ -199,6 +199,13 @@ def attach(session: str, server: str | None) -> None:
 
 
 @app.command()
+@_server
+def workers(server: str | None) -> None:
+    """List the installation's workers and gateways, for administrators."""
+    _run("workers", "workers", server=server)
+
+
+@app.command()
 @click.option("--limit", type=click.IntRange(1, 200), default=20, help="How many to show [20].")
 @_server
 def sessions(limit: int, server: str | None) -> None:

@@ -14,6 +14,7 @@ from zene.client.connection import Connection
 from zene.domain.approvals import ApprovalStatus, Decision, Scope
 from zene.domain.events import Event
 from zene.domain.files import Difference, Listing
+from zene.domain.processes import Processes
 from zene.domain.sessions import ApprovalPolicy
 from zene.domain.tasks import OnBusy
 from zene.domain.users import Role
@@ -99,6 +100,10 @@ class AsyncClient:
     async def users(self, **page: Any) -> Page[shapes.User]:
         """A page (`limit`, `cursor`) of all users; for administrators."""
         return await self._ask("GET", "/v1/admin/users", Page[shapes.User], query=page)
+
+    async def workers(self) -> Processes:
+        """The installation's workers and gateways; for administrators."""
+        return await self._ask("GET", "/v1/admin/workers", Processes)
 
     async def change_user(self, user_id: str, **changes: Any) -> shapes.User:
         """Change `role`, `disabled` or `password`; for administrators."""

@@ -34,10 +34,12 @@ _DRAINED_SECONDS = 5.0
 
 
 class Application:
-    """The gateway: call it as an ASGI application, with lifespan. Nothing of it is global."""
+    """The gateway: call it as an ASGI application, with lifespan. Nothing of it is global. `followers` knows who is
+    connected.
+    """
 
     def __init__(self, parts: Parts) -> None:
-        self._followers = parts.followers
+        self.followers = parts.followers
         router = Router(
             paths(ROUTES, parts),
             redirect_slashes=False,
@@ -55,17 +57,17 @@ class Application:
 
     def drain(self) -> None:
         """Be not ready from now on, and let every stream end with its cursor within a second or two."""
-        self._followers.draining = True
+        self.followers.draining = True
 
     async def drained(self) -> None:
         """Wait until nobody follows anything any more, at most a few seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAINED_SECONDS):
-                await self._followers.gone()
+                await self.followers.gone()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _router: Router) -> AsyncGenerator[None, None]:
-        watching = asyncio.create_task(self._followers.watch())
+        watching = asyncio.create_task(self.followers.watch())
         try:
             yield
         finally:

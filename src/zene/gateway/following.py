@@ -48,6 +48,11 @@ class Followers:
         """How many there are."""
         return self._users.total()
 
+    @property
+    def users(self) -> int:
+        """How many users they are of."""
+        return len(self._users)
+
     @contextmanager
     def follow(self, session_id: str, user_id: str) -> Iterator[Followed]:
         """Count a follower in. Raises TooMany over the user's cap, Unavailable when the gateway is going away."""

@@ -13,6 +13,7 @@ from zene.gateway import (
     models,
     openapi,
     operate,
+    processes,
     projects,
     sessions,
     stream,
@@ -39,6 +40,7 @@ def _described(version: str) -> bytes:
 ROUTES: tuple[Route, ...] = (
     *auth.ROUTES,
     *accounts.ROUTES,
+    *processes.ROUTES,
     *models.ROUTES,
     *projects.ROUTES,
     *sessions.ROUTES,

@@ -23,6 +23,13 @@ _COUNT = Statement(
 )
 
 
+_LEASES = Statement(
+    select(tasks.c.lease_worker, func.count())
+    .where(tasks.c.lease_epoch.is_not(None))
+    .group_by(tasks.c.lease_worker)
+)
+
+
 class Census(Struct, frozen=True, kw_only=True):
     """Unfinished tasks by status, the leases that are held, and when the oldest queued task was submitted
     (ms since 1970).
@@ -42,6 +49,11 @@ def count() -> Unit[Census]:
         leases=sum(leases for *_, leases in found),
         oldest_queued_at=oldest.get("queued"),
     )
+
+
+def leases() -> Unit[dict[str, int]]:
+    """How many leases on tasks each worker holds that holds any."""
+    return {worker: number for worker, number in (yield _LEASES())}  # noqa: C416 - rows are no pairs
 
 
 class CensusMeters:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from zene.domain.errors import SetupError
 from zene.settings import Settings
 from zene.settings.folder import secret_key
-from zene.wiring import installation
+from zene.wiring import installation, presence
 from zene.wiring.parts import (
     Shared,
     check_shared,
@@ -25,6 +25,7 @@ from zene.wiring.parts import (
 )
 
 if TYPE_CHECKING:
+    from zene.bus.base import Bus
     from zene.gateway.app import Application
     from zene.store.base import Store
 
@@ -56,7 +57,7 @@ async def _serve(
         ):
             shared = Shared(store=store, bus=bus, registry=registry)
             app = build(settings, shared)
-            async with served(settings, app, listener) as url:
+            async with served(settings, app, listener) as url, announced(bus, app):
                 ready(url)
                 await stop.wait()
                 app.drain()
@@ -85,6 +86,27 @@ def build(settings: Settings, shared: Shared, refused: str | None = None) -> "Ap
         terms=terms,
         outside=Outside(users_refused=lambda: refused, registry=shared.registry),
     )
+
+
+def announced(bus: "Bus", app: "Application") -> AbstractAsyncContextManager[None]:
+    """Tell the installation of the gateway."""
+    from zene.bus.base import GatewayProcess  # noqa: PLC0415
+
+    own = presence.this_process()
+
+    def look() -> GatewayProcess:
+        who = app.followers
+        return GatewayProcess(
+            name=own.name,
+            host=own.host,
+            version=own.version,
+            started_at=own.started_at,
+            draining=who.draining,
+            streams=who.open,
+            users=who.users,
+        )
+
+    return presence.announced(bus, look)
 
 
 def served(

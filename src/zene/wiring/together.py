@@ -68,7 +68,11 @@ async def _both(
     async with asyncio.TaskGroup() as group:
         work = group.create_task(worker.run())
         try:
-            async with gateway.served(settings, app, listener) as url:
+            async with (
+                gateway.served(settings, app, listener) as url,
+                gateway.announced(shared.bus, app),
+                working.announced(shared.bus, worker),
+            ):
                 ready(url)
                 await working.until_stopped(stop, work)
                 app.drain()

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from zene.sandbox.base import MEBIBYTE, Capabilities, Limits
 from zene.seams import backend
 from zene.settings import Settings
 from zene.settings.folder import check_marker, claimed, marker, prepared
-from zene.wiring import installation
+from zene.wiring import installation, presence
 from zene.wiring.parts import (
     Shared,
     check_shared,
@@ -28,6 +28,7 @@ from zene.wiring.parts import (
 )
 
 if TYPE_CHECKING:
+    from zene.bus.base import Bus
     from zene.sandbox.base import Provider
     from zene.worker.worker import Worker
     from zene.workspaces.outputs import Outputs
@@ -63,11 +64,31 @@ async def serve(
                 if refusal := users_refused(settings, here.sandboxes.capabilities):
                     raise SetupError(refusal)
                 worker = build(settings, Shared(store=store, bus=bus, registry=registry), here)
-                async with asyncio.TaskGroup() as group:
+                async with announced(bus, worker), asyncio.TaskGroup() as group:
                     working = group.create_task(worker.run())
                     ready(worker.name, here.sandboxes.capabilities)
                     await until_stopped(stop, working)
                     await worker.stop()
+
+
+def announced(bus: "Bus", worker: "Worker") -> AbstractAsyncContextManager[None]:
+    """Tell the installation of the worker."""
+    from zene.bus.base import WorkerProcess  # noqa: PLC0415
+
+    own = presence.this_process(worker.name)
+
+    def look() -> WorkerProcess:
+        return WorkerProcess(
+            name=own.name,
+            host=own.host,
+            version=own.version,
+            started_at=own.started_at,
+            draining=worker.is_draining,
+            slots=worker.slots,
+            running=worker.running,
+        )
+
+    return presence.announced(bus, look)
 
 
 async def until_stopped(stop: asyncio.Event, working: "asyncio.Task[None]") -> None:

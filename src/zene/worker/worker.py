@@ -48,12 +48,27 @@ class Worker:
         self._releases = Releases(desk, self._serving, self._leases.renew)
         self._draining = asyncio.Event()
         desk.meters.slots.set(desk.terms.slots)
-        desk.meters.running.ask(lambda: len(self._runners))
+        desk.meters.running.ask(lambda: self.running)
 
     @property
     def name(self) -> str:
         """What its leases say who has them."""
         return self._desk.name
+
+    @property
+    def slots(self) -> int:
+        """How many tasks it can work on at once."""
+        return self._desk.terms.slots
+
+    @property
+    def running(self) -> int:
+        """How many tasks it works on."""
+        return len(self._runners)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nothing new."""
+        return self._draining.is_set()
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Take over what dead predecessors left, then claim and run tasks until `stop` was called."""

@@ -25,7 +25,7 @@ from zene.store.sqlite import create_tables
 GATHERS = ("CO-ROUTINE", "MATERIALIZE")  # rows that a statement makes first and then goes through
 # These look at every row of a table on purpose, or at one that stays small.
 WHOLE = {
-    "queue._UNMARKED", "census._COUNT", "claims._ALL_LEASED", "credentials._LIST_KEYS", "jobs._TAKE_OVER",
+    "queue._UNMARKED", "census._COUNT", "census._LEASES", "claims._ALL_LEASED", "credentials._LIST_KEYS", "jobs._TAKE_OVER",
     "sessions._ALL", "sessions._ALL_PROJECTS", "users._CREATE_FIRST", "users._COUNT",
     "users._LOCK_INSTALLATION",
 }  # fmt: skip
