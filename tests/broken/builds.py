@@ -284,6 +284,12 @@ BUILDS = {
         FLOWS / "test_http_stream.py",
         "test_a_stream_ends_within_five_seconds_when_its_user_is_disabled",
     ),
+    "who was signed out stays at other gateways": Build(
+        "G16",
+        is_left_out("zene.bus.redis:RedisBus.tell"),
+        FLOWS / "test_gateways.py",
+        "test_signing_out_ends_the_streams_of_that_sign_in_everywhere_and_no_other",
+    ),
     "a sandbox has the environment of the server": Build(
         "G17",
         becomes("zene.sandbox.confine:ENVIRONMENT", lambda kept: kept | os.environ),

@@ -1,11 +1,14 @@
 """One trace id from a request through everything that is done for it, in logs, events and at the provider."""
 
 import json
+from pathlib import Path
 
 import httpx
 
+from tests.many import Many
 from tests.model_server import Answer, Call, ModelServer, Script
-from tests.servers import Log, Zene
+from tests.redis_server import redis_server
+from tests.servers import Log, Zene, served_by
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -41,6 +44,36 @@ async def test_a_task_belongs_to_the_trace_of_its_request(zene: Zene, model: Mod
     told = [line["event"] for line in lines]
     assert told[:2] == ["task.submitted", "task.claimed"]
     assert (told.count("model.called"), told.count("command.ended")) == (2, 1)
+
+
+async def test_gateway_and_worker_have_their_part_of_the_trace_and_metrics_of_their_own(
+    tmp_path: Path, model: ModelServer
+) -> None:
+    model.scripts["*"] = Script(answers=[Answer(text="Done.")])
+    async with (
+        redis_server(tmp_path) as redis,
+        Many(tmp_path, served_by(model, ZENE_BUS=redis.url)) as many,
+    ):
+        await many.make(gateways=1, workers=1)
+        log, task = await many.begin()
+        await log.finished(task)
+        [trace] = [said["trace_id"] for said in log.of("task.queued")]
+        told: dict[str, list[str]] = {}
+        counted: dict[str, str] = {}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            for kind in ("gateway", "worker"):
+                [path] = many.home.glob(f"{kind}-*.log")
+                lines = [json.loads(line) for line in path.read_text().splitlines()]
+                told[kind] = [line["event"] for line in lines if line.get("trace") == trace]
+                [url] = [line["url"] for line in lines if line["event"] == "metrics.served"]
+                counted[kind] = (await http.get(url)).text
+    assert told == {"gateway": ["task.submitted"], "worker": ["task.claimed", "model.called"]}
+    assert "zene_http_requests_total" in counted["gateway"]
+    assert "zene_claims_total" not in counted["gateway"]
+    assert "zene_claims_total 1\n" in counted["worker"]
+    assert "zene_http_requests_total" not in counted["worker"]
+    for each in counted.values():
+        assert "zene_queue_length 0\n" in each
 
 
 async def test_a_task_without_a_trace_gets_one_of_its_own(zene: Zene, model: ModelServer) -> None:
