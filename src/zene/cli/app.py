@@ -87,6 +87,22 @@ def migrate(data_dir: Path | None, config: Path | None) -> None:
 
 
 @app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@installation
+def backup(folder: Path, data_dir: Path | None, config: Path | None) -> None:
+    """Copy store, files and key into a new folder, while Zene runs."""
+    _run("backup", "backup", folder=folder, config=config, overrides={"data_dir": data_dir})
+
+
+@app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@installation
+def restore(folder: Path, data_dir: Path | None, config: Path | None) -> None:
+    """Make a new installation from a backup, in an empty store and an empty data folder."""
+    _run("backup", "restore", folder=folder, config=config, overrides={"data_dir": data_dir})
+
+
+@app.command()
 @click.option("--model", is_flag=True, help="Make one call to the model, too.")
 @installation
 def doctor(model: bool, data_dir: Path | None, config: Path | None) -> None:  # noqa: FBT001

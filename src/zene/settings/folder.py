@@ -17,7 +17,7 @@ from zene.domain.errors import SetupError
 from zene.settings.values import Settings
 
 SHORTEST_KEY = 32  # characters of ZENE_SECRET_KEY
-_KEY, _MARKER, _HOME = "secret.key", "installation", "home"
+KEY, _MARKER, _HOME = "secret.key", "installation", "home"
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def home(folder: Path) -> str:
 def make_key(settings: Settings) -> None:
     """Make the folder's key, unless there is one or ZENE_SECRET_KEY is set."""
     if not settings.secret_key:
-        _kept_once(settings.data_dir / _KEY, lambda: secrets.token_hex(32))
+        _kept_once(settings.data_dir / KEY, lambda: secrets.token_hex(32))
 
 
 def secret_key(settings: Settings) -> bytes:
@@ -87,12 +87,12 @@ def secret_key(settings: Settings) -> bytes:
     given = settings.secret_key.reveal() if settings.secret_key else ""
     if given and len(given) < SHORTEST_KEY:
         raise SetupError(f"ZENE_SECRET_KEY needs {SHORTEST_KEY} characters or more.")
-    text = given or _kept(settings.data_dir / _KEY)
+    text = given or _kept(settings.data_dir / KEY)
     if not text:
         raise SetupError(
             "This gateway has no key. Set ZENE_SECRET_KEY to the same text of "
             f"{SHORTEST_KEY} characters or more for `zene migrate` and every gateway, or let "
-            f"ZENE_DATA_DIR be the folder that has the installation's {_KEY}."
+            f"ZENE_DATA_DIR be the folder that has the installation's {KEY}."
         )
     return hashlib.sha256(text.encode()).digest()
 

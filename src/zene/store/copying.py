@@ -26,7 +26,7 @@ class _Copied(Struct, frozen=True):
 
 def _copied(table: Table) -> _Copied:
     key = list(table.primary_key)
-    columns = [column.name for column in table.columns]
+    columns = [str(column.name) for column in table.columns]
     page = select(table).order_by(*key).limit(PAGE)
     last = tuple_(*(bindparam(f"last{n}", type_=column.type) for n, column in enumerate(key)))
     return _Copied(
@@ -62,3 +62,11 @@ def load(name: str, rows: Sequence[Row]) -> Unit[None]:
     values: list[dict[str, Any]] = [dict(zip(copied.columns, row, strict=True)) for row in rows]
     if values:
         yield copied.insert.many(values)
+
+
+def is_used() -> Unit[bool]:
+    """Whether any table has a row."""
+    for copied in _TABLES.values():
+        if (yield copied.first()):
+            return True
+    return False

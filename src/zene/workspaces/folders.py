@@ -73,6 +73,15 @@ class Folders:
             _delete(going)
 
 
+def snapshot(source: Path, target: Path) -> None:
+    """Copy a plain workspace; a file that changes meanwhile may be of another moment than its neighbour.
+    Raises FileNotFoundError.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(source)
+    _run("cp", "-a", "--reflink=auto", "--", str(source), str(target))
+
+
 def _rename_if_new(source: Path, target: Path) -> None:
     try:
         source.rename(target)

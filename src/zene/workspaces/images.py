@@ -53,7 +53,7 @@ class Images:
         """As in Storage. A few ms, and the disk's speed where the file system cannot share blocks."""
         making = target.with_name(f".{secrets.token_hex(8)}.img")
         try:
-            _copy_sparse(source or self._template, making)
+            copy_sparse(source or self._template, making)
             with suppress(FileExistsError):
                 os.link(making, target)
         finally:
@@ -137,7 +137,7 @@ def _furnish(image: Path) -> None:
         os.close(mount)
 
 
-def _copy_sparse(source: Path, target: Path) -> None:
+def copy_sparse(source: Path, target: Path) -> None:
     """Copy what is data and leave holes as holes."""
     with source.open("rb") as old, target.open("xb") as new:
         target.chmod(0o600)

@@ -32,7 +32,7 @@ from zene.workspaces.threads import Threads
 from zene.workspaces.touched import was_touched
 
 GIBIBYTE = 1 << 30
-_PROJECTS, _SESSIONS = "projects", "workspaces"
+PROJECTS, SESSIONS = "projects", "workspaces"  # where they are kept below the data folder
 SHOWN = {  # what a sandbox shows of a session's workspace, and where
     WORKSPACE: "/workspace",
     HOME: "/home/zene",
@@ -90,7 +90,7 @@ class Workspaces:
 
     async def start(self) -> None:
         """Make ready, once, after the sandboxes' provider was started. Raises SetupError with the cure."""
-        for name in (_PROJECTS, _SESSIONS, "templates"):
+        for name in (PROJECTS, SESSIONS, "templates"):
             (self._data_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._storage = self._choose_storage()
         self._users = Threads("files", 4, uid=self._storage.owner)
@@ -247,13 +247,13 @@ class Workspaces:
     def _all_old(self, made_before: float) -> list[Path]:
         return [
             place
-            for kind in (_PROJECTS, _SESSIONS)
+            for kind in (PROJECTS, SESSIONS)
             for place in (self._data_dir / kind).iterdir()
             if place.lstat().st_ctime < made_before
         ]
 
     def _session(self, session_id: str) -> Path:
-        return self._storage.place(_SESSIONS, checked_name(session_id))
+        return self._storage.place(SESSIONS, checked_name(session_id))
 
     def _project(self, project_id: str) -> Path:
-        return self._storage.place(_PROJECTS, checked_name(project_id))
+        return self._storage.place(PROJECTS, checked_name(project_id))
