@@ -69,10 +69,10 @@ async def test_what_is_no_whole_backup_is_refused(zene: Zene, backup: Path) -> N
     code, _, err = await zene("restore", str(backup))
     assert (code, "belongs to an installation already" in err) == (2, True)
     (backup / "backup.json").unlink()
-    home = str(backup.parent / "another")
-    code, _, err = await zene("restore", str(backup), "--data-dir", home)
+    home = backup.parent / "another"
+    code, _, err = await zene("restore", str(backup), "--data-dir", str(home))
     assert (code, "no whole backup" in err) == (2, True)
-    assert not Path(home).exists()
+    assert not home.exists()
 
 
 async def test_a_store_that_is_in_use_is_not_restored_into(zene: Zene, backup: Path) -> None:
