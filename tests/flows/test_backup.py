@@ -1,6 +1,8 @@
 """A backup that is made while Zene works is a whole installation of its own."""
 
+import asyncio
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,12 @@ import pytest
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
 from tests.servers import ADMIN, Log, Zene, begin, says
 
-WRITES = Call(name="shell", arguments={"command": "echo x >> log.txt"})
+WRITES = Call(
+    name="shell",
+    arguments={
+        "command": "echo x >> log.txt; (while :; do head -c 70000 /dev/urandom > $RANDOM; done) >/dev/null 2>&1 &"
+    },
+)
 
 
 @pytest.fixture
@@ -29,6 +36,16 @@ async def restored(zene: Zene, backup: Path) -> Zene:
     return other
 
 
+def damages(backup: Path) -> list[str]:
+    """What a check of the file system in each image would mend."""
+    images = backup.glob("files/workspaces/*.img")
+    checks = [
+        subprocess.run(["/sbin/e2fsck", "-fn", image], capture_output=True, text=True, check=False)
+        for image in images
+    ]
+    return [check.stdout if check.returncode else "" for check in checks]
+
+
 async def test_what_runs_while_a_backup_is_made_goes_on_in_the_copy(
     zene: Zene, model: ModelServer, backup: Path
 ) -> None:
@@ -40,6 +57,7 @@ async def test_what_runs_while_a_backup_is_made_goes_on_in_the_copy(
     code, out, err = await zene("backup", str(backup))
     assert code == 0, err
     assert "1 users, 0 projects, 1 sessions" in out
+    assert await asyncio.to_thread(damages, backup) == [""]
     await zene.kill()
     async with await restored(zene, backup) as other:
         await other.up()

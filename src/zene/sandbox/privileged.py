@@ -4,10 +4,13 @@ A session's files are an ext4 image that is only ever mounted detached: an fd, n
 Whatever ends the process that holds the fd also unmounts the image and frees its loop device.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from zene.domain.errors import Conflict
@@ -43,27 +46,65 @@ def can_mount_images() -> str | None:
 def attach_image(image: Path) -> int:
     """Mount an ext4 image detached, NOSUID|NODEV|NOATIME, and answer the mount's fd; closing it unmounts.
 
-    Raises Conflict when a loop device already has the image (a second one would corrupt it), OSError when
-    the kernel refuses. Takes 1 to 3 ms of system calls: call it in a thread.
+    Where a loop device of this host has the image already, it is mounted from that one: the kernel then has
+    one file system, however many mounts of it there are. A second device would corrupt it. Raises Conflict
+    while somebody else attaches the same image, OSError when the kernel refuses. Takes 1 to 3 ms of system
+    calls: call it in a thread.
     """
     path = image.resolve(strict=True)
-    if is_attached(path):
-        raise Conflict(
-            f"{path.name} is in use by another mount; end the sandbox that holds it first",
-            code="image_in_use",
-        )
-    device, loop_fd = syscalls.attach_loop(str(path))
-    try:
-        options = (("source", device), ("discard", None))
-        return syscalls.mount_detached("ext4", options, _SAFE | syscalls.MOUNT_NOATIME)
-    finally:
-        os.close(loop_fd)
+    with _attaching(path):
+        device, loop_fd = _shared_loop(path) or syscalls.attach_loop(str(path))
+        try:
+            options = (("source", device), ("discard", None))
+            return syscalls.mount_detached("ext4", options, _SAFE | syscalls.MOUNT_NOATIME)
+        finally:
+            os.close(loop_fd)
 
 
 def is_attached(image: Path) -> bool:
     """Whether a loop device of this host has the image, whoever attached it."""
-    wanted = str(image.resolve())
-    return any(_backing_file(loop) == wanted for loop in Path("/sys/block").glob("loop*"))
+    return _loop_of(image.resolve()) is not None
+
+
+@contextmanager
+def _attaching(image: Path) -> Iterator[None]:
+    """One process at a time, so that no two find the image free and attach it both."""
+    fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(fd, image.name)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, name: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        raise Conflict(
+            f"{name} is being attached by another process; try again", code="image_in_use"
+        ) from err
+
+
+def _shared_loop(image: Path) -> tuple[str, int] | None:
+    """The loop device that has the image, and an fd that keeps it; None where there is none any more."""
+    name = _loop_of(image)
+    if name is None:
+        return None
+    try:
+        fd = os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # freed while we looked
+        return None
+    if _loop_of(image) == name:
+        return f"/dev/{name}", fd
+    os.close(fd)
+    return None
+
+
+def _loop_of(image: Path) -> str | None:
+    wanted = str(image)
+    loops = Path("/sys/block").glob("loop*")
+    return next((loop.name for loop in loops if _backing_file(loop) == wanted), None)
 
 
 def _backing_file(loop: Path) -> str | None:

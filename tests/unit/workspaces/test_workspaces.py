@@ -1,4 +1,5 @@
 import asyncio
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -130,16 +131,36 @@ async def test_closing_detaches_everything_and_twice_is_harmless(
 
 
 @needs_root
-async def test_an_image_that_somebody_else_has_is_not_attached_twice(tmp_path: Path) -> None:
+async def test_an_image_that_somebody_else_has_is_the_same_file_system_here(tmp_path: Path) -> None:
     made = Workspaces(
         data_dir=tmp_path, sandboxes=NoSandboxes(), disk_bytes=64 * MEBIBYTE, inodes=1024
     )
     await made.start()
     await made.create("ses_1")
-    other = privileged.attach_image(tmp_path / "workspaces/ses_1.img")
-    with pytest.raises(Conflict):
-        await made.acquire("ses_1")
+    image = tmp_path / "workspaces/ses_1.img"
+    other = privileged.attach_image(image)
+    async with made.open("ses_1") as workspace:
+        await workspace.files.write("here.txt", b"here")
+        theirs = os.open("workspace/here.txt", os.O_RDONLY, dir_fd=other)
+        assert os.read(theirs, 10) == b"here"
+        os.close(theirs)
+        assert len(attached(tmp_path)) == 1
+    assert len(attached(tmp_path)) == 1
     os.close(other)
+    await made.close()
+
+
+@needs_root
+async def test_an_image_that_is_being_attached_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    made = Workspaces(
+        data_dir=tmp_path, sandboxes=NoSandboxes(), disk_bytes=64 * MEBIBYTE, inodes=1024
+    )
+    await made.start()
+    await made.create("ses_1")
+    with (tmp_path / "workspaces/ses_1.img").open() as image:
+        fcntl.flock(image, fcntl.LOCK_EX)
+        with pytest.raises(Conflict):
+            await made.acquire("ses_1")
     async with made.open("ses_1"):
         pass
     await made.close()
