@@ -38,10 +38,10 @@ def commands() -> Iterator[list[str]]:
 
 
 def exec_start(unit: Path) -> str:
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    """The command line of a unit."""
+    parser = configparser.RawConfigParser(strict=False)
     parser.read(unit)
-    return parser["Service"]["ExecStart"]
+    return parser["Service"]["execstart"]
 
 
 @pytest.mark.parametrize("command", [*commands()], ids=" ".join)
