@@ -24,7 +24,7 @@ class Served:
 
     def begin(self, name: str, request: bytes, wire: Wire) -> Side:
         """Queue the request of the side `name`; the worker's side of it. Raises Unavailable where there are too many."""
-        if self.is_full:
+        if self.is_full or self._asked.full():
             raise too_many()
         own = name_of_worker(name)
         side = self.sides[own] = Side(name, wire, partial(self.sides.pop, own), asks=False)

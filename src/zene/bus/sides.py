@@ -71,7 +71,7 @@ class Wire(Protocol):
 
 
 class Side:
-    """Implements `bus.base.Transfer`. The other one is called `to`; `forget` is called once, when this is closed."""
+    """Implements `bus.base.Transfer`. The other one is called `to`; `forget` is called once, when it is over for this one."""
 
     def __init__(self, to: str, wire: Wire, forget: Callable[[], object], *, asks: bool) -> None:
         self._to = to
@@ -147,7 +147,6 @@ class Side:
         self._lost = None
         self.fail(Unavailable("The other side left before it was done.", retry_after=1))
         self._set_failed(Unavailable("It is closed."))
-        self._forget()
 
     def lose(self, error: ZeneError) -> None:
         """The other side cannot be reached any more."""
@@ -233,6 +232,7 @@ class Side:
     def _set_failed(self, error: ZeneError) -> None:
         if self._failure is None:
             self._failure = error
+            self._forget()
             self._pieces.clear()
             self._arrived.set()
             self._room.set()

@@ -86,7 +86,7 @@ async def upload(call: Call) -> shapes.Unpacked:
     parts, project_id = call.parts, call.id("project_id", "prj")
     await parts.store.read(projects.get_project, call.user.id, project_id)
     unpacked = await parts.files.replace_project(
-        project_id, chunks(call.request, parts.terms.max_archive_bytes)
+        call.user.id, project_id, chunks(call.request, parts.terms.max_archive_bytes)
     )
     project = await parts.store.write(
         projects.set_ready,

@@ -22,6 +22,7 @@ from zene.domain.events import Draft, Event, QueueChanged, Snapshot, envelope
 from zene.domain.times import rfc3339
 from zene.gateway import shapes
 from zene.gateway.calls import Call
+from zene.gateway.downloads import cut_off
 from zene.gateway.following import Followed
 from zene.gateway.routing import EVENT_STREAM, route
 from zene.gateway.snapshots import snapshot
@@ -95,10 +96,7 @@ class EventStream:
                 await self._flush()
                 await self._send({"type": "http.response.body", "body": b""})
             except TimeoutError:
-                _abort(scope)
-                await asyncio.sleep(
-                    0
-                )  # the server learns of it, or it takes the answer for unfinished
+                await cut_off(scope)
             except ZeneError as err:  # the answer has begun: the client comes back with its cursor
                 log.warning("stream.broken_off", session=self._session_id, error=err.message)
             finally:
@@ -284,12 +282,6 @@ def _check_accepted(call: Call) -> None:
 async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _abort(scope: Scope) -> None:
-    """Close the connection without waiting for what the client does not read."""
-    if extension := scope.get("extensions", {}).get("zene.abort"):
-        extension["abort"]()
 
 
 ROUTES = (stream,)

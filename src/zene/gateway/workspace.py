@@ -5,12 +5,14 @@ from typing import Annotated, Final
 from urllib.parse import quote
 
 from msgspec import Meta, Struct
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from zene.domain.files import Difference, Listing
 from zene.domain.sessions import Session
 from zene.gateway.bodies import chunks
 from zene.gateway.calls import Call
+from zene.gateway.downloads import Download
 from zene.gateway.routing import route
 from zene.store import history, sessions
 
@@ -49,17 +51,18 @@ async def folder(call: Call, query: FolderQuery) -> Listing:
 
 
 @route("GET", "/v1/sessions/{session_id}/files/content", access="viewer", media=BYTES)
-async def read(call: Call, query: FileQuery) -> StreamingResponse:
+async def read(call: Call, query: FileQuery) -> ASGIApp:
     """A file's bytes, always as an attachment: no browser shows what an agent wrote as a page of Zene."""
     session = await _session(call)
     content = call.parts.files.stream(session, query.path)
     first = await anext(
         content, b""
     )  # what is wrong with the file shows here, before the answer begins
-    return StreamingResponse(
+    return Download(
         _with_first(first, content),
         headers={"content-disposition": _attachment(query.path)},
-        media_type=BYTES,
+        media=BYTES,
+        seconds=call.parts.terms.send_seconds,
     )
 
 
@@ -82,7 +85,7 @@ async def output(call: Call, query: OutputQuery) -> Response:
     session, item_id = await _session(call), call.id("item_id", "itm")
     found = await call.parts.store.read(history.find_item, call.user.id, session.id, item_id)
     content = await call.parts.files.output(
-        session.id, item_id, offset=query.offset, limit=query.limit
+        session, item_id, offset=query.offset, limit=query.limit
     )
     if content is None:
         content = found.output.encode()[query.offset :][: query.limit]

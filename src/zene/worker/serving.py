@@ -27,7 +27,7 @@ from zene.domain.files import (
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspace, Workspaces
 
-AT_ONCE: Final = 32  # more wait for their turn
+AT_ONCE: Final = 64  # more wait for their turn
 TURN_SECONDS: Final = 2.5
 LET_GO_SECONDS: Final = 1.5  # of the three that one waits who wants to open the workspace
 

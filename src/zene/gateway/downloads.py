@@ -1,0 +1,57 @@
+"""A file on its way to somebody: piece by piece, cut off where it breaks or is not read."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from zene import telemetry
+from zene.domain.errors import ZeneError
+
+log = telemetry.logger(__name__)
+
+
+class Download:
+    """An answer whose reader has `seconds` for each piece. What is cut off never looks whole."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str],
+        media: str,
+        seconds: float,
+    ) -> None:
+        self._answer = StreamingResponse(content, headers=headers, media_type=media)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or cut it off."""
+        too_slow = False
+
+        async def in_time(message: Message) -> None:
+            nonlocal too_slow
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(message)
+            except TimeoutError:
+                too_slow = True
+                raise
+
+        try:
+            await self._answer(scope, receive, in_time)
+        except ZeneError as err:  # the answer has begun
+            log.warning("download.broken_off", error=err.message)
+            await cut_off(scope)
+        except Exception:
+            if not too_slow:
+                raise
+            await cut_off(scope)
+
+
+async def cut_off(scope: Scope) -> None:
+    """Close the connection without waiting for what the client does not read."""
+    if extension := scope.get("extensions", {}).get("zene.abort"):
+        extension["abort"]()
+    await asyncio.sleep(0)  # the server learns of it, or it takes the answer for unfinished
