@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import shlex
 import shutil
 import socket
 import subprocess
@@ -210,6 +211,42 @@ def waits_for_answer(process: int) -> None:
     while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "S":
         assert time.monotonic() < give_up
         os.sched_yield()
+
+
+def test_what_the_start_tells_to_type_can_be_typed(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("zene")
+    server = subprocess.Popen(
+        [program, "up", "--port", "0", "--data-dir", tmp_path / "data"],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        cwd=program.parent.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        lines: list[str] = []
+        while not lines or "First task" not in lines[-1]:
+            lines.append(server.stdout.readline())
+            assert lines[-1], lines
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert lines[-1].startswith("  First task: bin/zene login http://127.0.0.1:")
+    assert lines[-1].endswith(' && bin/zene run "Say hello"\n')
+    [another] = [line.partition("To set another: ")[2] for line in lines if "another" in line]
+    command = shlex.split(another)
+    assert command[:3] == ["bin/zene", "user", "password"]
+    changed = subprocess.run(
+        command,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        cwd=program.parent.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "admin@localhost has a new password" in changed.stdout
 
 
 def test_an_empty_password_is_not_sent(zene: Zene) -> None:

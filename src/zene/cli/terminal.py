@@ -6,10 +6,13 @@ characters but tab and newline are shown as escapes, and so are those that rever
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TextIO
 
 Style = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
@@ -72,6 +75,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for line in lines
     ]
     return "\n".join([styled(shown[0], "dim"), *shown[1:]])
+
+
+def typed(command: str) -> str:
+    """`zene` with these words as they can be typed here: by its path where the shell would not find it."""
+    program = Path(sys.argv[0]).absolute()
+    found = shutil.which("zene")
+    if program.name != "zene" or (found and program.samefile(found)):
+        return f"zene {command}"
+    here = Path.cwd()
+    shown = program.relative_to(here) if program.is_relative_to(here) else program
+    return f"{shlex.quote(str(shown))} {command}"
 
 
 def counted(count: int, what: str) -> str:

@@ -1,5 +1,6 @@
 """Starting the server: gateway and worker in one process."""
 
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,15 @@ def _greet(settings: Settings, ready: together.Ready) -> None:
     """Say where it runs, how to sign in, and what does not work as it should."""
     terminal.say(styled(f"Zene is ready at {ready.url}", "bold"))
     if ready.first_password:
+        elsewhere = settings.data_dir != Settings().data_dir
+        data_dir = f" --data-dir {shlex.quote(str(settings.data_dir))}" if elsewhere else ""
+        another = terminal.typed(f"user password {settings.admin_email}{data_dir}")
         terminal.say(
             f"  Sign in as {settings.admin_email} with the one-time password {ready.first_password}\n"
-            f"  It is shown this once; another: zene user password {settings.admin_email}"
+            f"  It is shown this once. To set another: {another}"
         )
-    terminal.say("  First task: zene login " + ready.url + ' && zene run "Say hello"')
+    first = (terminal.typed(f"login {ready.url}"), terminal.typed('run "Say hello"'))
+    terminal.say(f"  First task: {' && '.join(first)}")
     for line in model_state(settings):
         terminal.say(f"  {line}")
     for cap, reason in ready.capabilities.missing.items():
