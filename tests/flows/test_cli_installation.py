@@ -78,6 +78,21 @@ def test_users_are_added_listed_and_disabled(zene: Zene) -> None:
     assert "active" in zene("user", "list").stdout
 
 
+def test_a_users_quota_is_set_shown_and_lifted(zene: Zene) -> None:
+    zene("user", "add", "ann@zene.example", stdin="correct horse battery\n")
+    ann = "user", "quota", "ann@zene.example"
+    shown = zene(*ann, "--tokens", "5000", "--period", "day", "--max-active-tasks", "2")
+    told = "0 used, 0 reserved, of 5000 a day; at most 2 tasks at once"
+    assert (shown.returncode, shown.stdout) == (0, f"ann@zene.example: {told}.\n")
+    assert zene(*ann).stdout == shown.stdout
+    assert "active  5000 a day  2 " in zene("user", "list").stdout
+    lifted = zene(*ann, "--none", "--max-active-tasks", "0").stdout
+    assert "no quota; as many tasks at once as the server lets" in lifted
+    assert "active  none   server's " in zene("user", "list").stdout
+    both = zene(*ann, "--none", "--tokens", "1")
+    assert (both.returncode, "Either --tokens or --none." in both.stderr) == (2, True)
+
+
 def test_without_a_password_one_is_made_up_and_shown_once(zene: Zene) -> None:
     added = zene("user", "add", "ann@zene.example")
     changed = zene("user", "password", "ann@zene.example")

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.gateway import PASSWORD, Gateway, email, running
 from zene.client import AsyncClient
-from zene.domain.errors import Conflict, Forbidden, Unauthorized
+from zene.domain.errors import Conflict, Forbidden, InvalidInput, Unauthorized
+from zene.domain.quotas import Quota
 from zene.domain.users import Role
 from zene.gateway.shapes import Tokens
 from zene.store import users
@@ -165,6 +167,47 @@ async def test_an_administrator_adds_changes_and_disables_users(gateway: Gateway
     assert (await bob.me()).role == Role.VIEWER
     assert (await admin.change_user(added.id, disabled=True)).disabled
     assert {each.email for each in (await admin.users()).items} == {email("ada"), email("bob")}
+
+
+async def test_an_administrator_gives_and_takes_quotas_and_caps(gateway: Gateway) -> None:
+    admin = await gateway.client("ada", Role.ADMIN)
+    added = await admin.create_user("bob@zene.test", PASSWORD, quota={"tokens": 5000})
+    assert (added.quota, added.max_active_tasks) == (Quota(tokens=5000), None)
+    monthly = {"tokens": 0, "period": "month"}
+    changed = await admin.change_user(added.id, quota=monthly, max_active_tasks=7)
+    assert (changed.quota, changed.max_active_tasks) == (Quota(tokens=0, period="month"), 7)
+    usage = await (await gateway.signed_in("bob")).usage()
+    assert (usage.used, usage.reserved, usage.limit, usage.period) == (0, 0, 0, "month")
+    kept = await admin.change_user(added.id, role="viewer")
+    assert (kept.quota, kept.max_active_tasks) == (changed.quota, 7)
+    lifted = await admin.change_user(added.id, quota=None, max_active_tasks=None)
+    assert (lifted.quota, lifted.max_active_tasks) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quota": {"tokens": -1}},
+        {"quota": {"tokens": 1.5}},
+        {"quota": {"tokens": 1 << 54}},
+        {"quota": {"tokens": 1, "period": "week"}},
+        {"quota": {"tokens": 1, "used": 0}},
+        {"quota": {}},
+        {"quota": 1},
+        {"max_active_tasks": 0},
+        {"max_active_tasks": True},
+    ],
+)
+async def test_a_quota_that_means_nothing_is_refused(
+    gateway: Gateway, change: dict[str, Any]
+) -> None:
+    admin = await gateway.client("ada", Role.ADMIN)
+    user = await admin.me()
+    with pytest.raises(InvalidInput):
+        await admin.change_user(user.id, **change)
+    with pytest.raises(InvalidInput):
+        await admin.create_user("bob@zene.test", PASSWORD, **change)
+    assert (await admin.me()).quota is None
 
 
 async def test_an_administrator_cannot_lock_themselves_out(gateway: Gateway) -> None:

@@ -44,6 +44,7 @@ summary, the system text, the user's requests, the plan and the list of changed 
 and has decided, what was found out (files, functions and lines by name), what was changed and why, which \
 commands and checks were run and what they gave, what failed, and what is to be done next."""
 
+ADDED = len(msgspec.json.encode(UserMessage(INSTRUCTION)))  # bytes of a request for a summary
 
 NO_PLAN = Raw(b"null")
 

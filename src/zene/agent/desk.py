@@ -50,9 +50,11 @@ class Desk:
             self.talk, info=model.info, wire=model.wire, specs=self.specs, cap=cap
         )
 
-    def bound(self) -> int:
-        """The most input tokens that the next call can have; kept, to charge a call that is not counted."""
-        self.reserved = spending.bound(self.talk, self.specs, self.model.info.window)
+    def bound(self, added: int = 0) -> int:
+        """The most input tokens that the next call can have, with so many bytes beside the history; kept, to
+        charge a call that is not counted.
+        """
+        self.reserved = spending.bound(self.talk, self.specs, self.model.info.window, added)
         return self.reserved
 
     def kind(self, name: str) -> ItemKind:

@@ -12,8 +12,9 @@ from zene.agent import answers, calls, compaction, stops
 from zene.agent.base import Batch, Limits, Operations
 from zene.agent.desk import Desk, desk
 from zene.agent.prompts import system_text
-from zene.domain.events import ErrorBody, StepStarted, TaskWaiting
+from zene.domain.events import StepStarted, TaskWaiting
 from zene.domain.messages import SystemText, UserMessage
+from zene.domain.quotas import EXHAUSTED
 from zene.domain.situation import Grant, Granted, Refused, Situation, Unheard
 from zene.llm.base import Provider
 from zene.tools.base import Tool
@@ -42,10 +43,12 @@ async def run(
                 yield batch
         stops.check(at)
         if not at.talk.has_ended:
-            step = compaction.summarise if compaction.is_due(at) else answers.answer
-            if step is answers.answer:
+            step, added = answers.answer, 0
+            if compaction.is_due(at):
+                step, added = compaction.summarise, compaction.ADDED
+            else:
                 await _hear(at)
-            bound = at.bound()
+            bound = at.bound(added)
             at.talk.say(StepStarted(model=at.talk.task.model))
             grant = yield at.talk.batch(reserve=bound)
             if isinstance(grant, Granted):
@@ -78,7 +81,4 @@ def _stop_for(answer: Grant | None, at: Desk) -> None:
     if isinstance(answer, Refused) and answer.why == "wait":
         at.talk.say(TaskWaiting(on="quota"))
         return
-    message = (
-        "The tokens that were left do not suffice for another model call. The work done is kept."
-    )
-    at.end("budget_exhausted", ErrorBody(code="budget_exhausted", message=message))
+    at.end("budget_exhausted", EXHAUSTED)

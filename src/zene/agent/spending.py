@@ -26,10 +26,10 @@ BYTES_A_TOKEN = 4  # usual for text and code; only to judge how full the window 
 _encoder = msgspec.json.Encoder()
 
 
-def bound(talk: Conversation, specs: tuple[ToolSpec, ...], window: int) -> int:
-    """The most input tokens that the next call can have."""
+def bound(talk: Conversation, specs: tuple[ToolSpec, ...], window: int, added: int = 0) -> int:
+    """The most input tokens that the next call can have, with `added` bytes beside the history."""
     tokens, size = _counted_and_added(talk, specs)
-    return min(window, tokens + size)
+    return min(window, tokens + size + added)
 
 
 def estimate(talk: Conversation, specs: tuple[ToolSpec, ...]) -> int:

@@ -159,6 +159,27 @@ def change_password(email: str, data_dir: Path | None, config: Path | None) -> N
     _run("users", "password", email=email, config=config, overrides={"data_dir": data_dir})
 
 
+@user.command("quota")
+@click.argument("email")
+@click.option("--tokens", type=click.IntRange(0, 1 << 53), help="Input and output, together.")
+@click.option(
+    "--period",
+    type=click.Choice(["day", "month", "total"]),
+    default="total",
+    help="What begins anew when, in UTC [total].",
+)
+@click.option("--none", is_flag=True, help="Lift the quota.")
+@click.option(
+    "--max-active-tasks",
+    type=click.IntRange(0, 10_000),
+    help="How many tasks at once; 0 for the server's own cap.",
+)
+@installation
+def set_quota(data_dir: Path | None, config: Path | None, **chosen: Any) -> None:
+    """Show how many tokens a user may use and has used, or change it; tasks that wait for tokens go on."""
+    _run("users", "quota", config=config, overrides={"data_dir": data_dir}, **chosen)
+
+
 @app.command()
 @click.argument("server", metavar="URL", default="http://127.0.0.1:8420")
 @click.option("--email", help="Who signs in; asked for where missing.")

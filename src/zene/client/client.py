@@ -9,6 +9,8 @@ from types import NoneType, TracebackType
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote
 
+from msgspec import Raw
+
 from zene.client import following
 from zene.client.connection import Connection
 from zene.domain.approvals import ApprovalStatus, Decision, Scope
@@ -24,6 +26,8 @@ from zene.gateway.shapes import Page, Tokens
 _CHUNK_BYTES: Final = 256 << 10
 
 Effort = Literal["none", "low", "medium", "high"]
+
+_NULL: Final = Raw(b"null")
 
 
 class TaskOptions(TypedDict, total=False):
@@ -92,9 +96,11 @@ class AsyncClient:
         """What this user has used."""
         return await self._ask("GET", "/v1/usage", shapes.UsageReport)
 
-    async def create_user(self, email: str, password: str, role: Role = Role.MEMBER) -> shapes.User:
-        """Add a user; for administrators."""
-        body = {"email": email, "password": password, "role": role}
+    async def create_user(
+        self, email: str, password: str, role: Role = Role.MEMBER, **allowed: Any
+    ) -> shapes.User:
+        """Add a user with, where they are named, `quota` and `max_active_tasks`; for administrators."""
+        body = {"email": email, "password": password, "role": role, **allowed}
         return await self._ask("POST", "/v1/admin/users", shapes.User, body=body, key=_new_key())
 
     async def users(self, **page: Any) -> Page[shapes.User]:
@@ -106,10 +112,11 @@ class AsyncClient:
         return await self._ask("GET", "/v1/admin/workers", Processes)
 
     async def change_user(self, user_id: str, **changes: Any) -> shapes.User:
-        """Change `role`, `disabled` or `password`; for administrators."""
-        return await self._ask(
-            "PATCH", f"/v1/admin/users/{_id(user_id)}", shapes.User, body=changes
-        )
+        """Change `role`, `disabled`, `password`, `quota` or `max_active_tasks`, the last two with None lifted;
+        for administrators.
+        """
+        body = {name: _NULL if value is None else value for name, value in changes.items()}
+        return await self._ask("PATCH", f"/v1/admin/users/{_id(user_id)}", shapes.User, body=body)
 
     async def create_project(self, name: str) -> shapes.Project:
         """Make an empty project."""

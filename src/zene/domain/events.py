@@ -278,6 +278,17 @@ class UsageUpdated(_Body, frozen=True, kw_only=True):
         return UsageUpdated(usage=self.usage + step.usage, cost=cost)
 
 
+class QuotaUpdated(_Body, frozen=True, kw_only=True):
+    """Fleeting, after a model call of a user who has a quota: the tokens that all of the user's tasks have used
+    in its period, and those that open model calls have reserved.
+    """
+
+    type = "quota.updated"
+    used: int
+    reserved: int
+    limit: int
+
+
 class Snapshot(_Body, frozen=True, kw_only=True):
     """Fleeting: the session's state at `seq`, for late joiners and cursors that cannot be followed."""
 
@@ -290,11 +301,14 @@ Body = (
     SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskUpdated
     | TaskStarted | TaskPhase | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
     | ItemStarted | ItemDelta | ItemCompleted | ApprovalRequested | ApprovalDecided
-    | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated | Snapshot
+    | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated
+    | QuotaUpdated | Snapshot
 )  # fmt: skip
 
 TYPES: dict[str, type[Body]] = {body.type: body for body in get_args(Body)}
-FLEETING: frozenset[str] = frozenset({"item.delta", "queue.changed", "usage.updated", "snapshot"})
+FLEETING: frozenset[str] = frozenset(
+    {"item.delta", "queue.changed", "usage.updated", "quota.updated", "snapshot"}
+)
 
 
 class Draft(Struct, frozen=True, kw_only=True):

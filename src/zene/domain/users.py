@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from zene.domain.errors import InvalidInput
+from zene.domain.quotas import Quota
 
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
 
@@ -19,7 +20,9 @@ class Role(StrEnum):
 
 
 class User(Struct, frozen=True, kw_only=True):
-    """Somebody who may sign in. Times are milliseconds since 1970."""
+    """Somebody who may sign in. Times are milliseconds since 1970; without `max_active_tasks` the server's
+    own cap holds, without a quota none.
+    """
 
     id: str
     email: str
@@ -27,6 +30,7 @@ class User(Struct, frozen=True, kw_only=True):
     created_at: int
     disabled_at: int | None = None
     max_active_tasks: int | None = None
+    quota: Quota | None = None
 
 
 def email_address(text: str) -> str:

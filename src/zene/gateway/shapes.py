@@ -5,13 +5,14 @@ from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Raw, Struct
 
-from zene.domain import approvals, projects, sessions, tasks, users
+from zene.domain import approvals, projects, quotas, sessions, tasks, users
 from zene.domain.errors import InvalidInput
 from zene.domain.events import Event, as_json
 from zene.domain.ids import is_id
 from zene.domain.messages import Usage
 from zene.domain.times import rfc3339
 from zene.store import steers
+from zene.store.usage import UserUsage
 
 T = TypeVar("T")
 Seq = Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -62,12 +63,14 @@ class Models(Struct, frozen=True, kw_only=True):
 
 
 class User(Struct, frozen=True, kw_only=True):
-    """Somebody who may sign in."""
+    """Somebody who may sign in; `max_active_tasks` is null where the server's own cap holds."""
 
     id: str
     email: str
     role: users.Role
     disabled: bool
+    quota: quotas.Quota | None
+    max_active_tasks: int | None
     created_at: str
 
 
@@ -177,11 +180,14 @@ class ModelUsage(Struct, frozen=True, kw_only=True):
 
 
 class UsageReport(Struct, frozen=True, kw_only=True):
-    """Tokens used, and reserved for calls that are under way; `limit` is null where there is none."""
+    """Tokens used in the quota's period, or without one in all, and reserved for calls that are under way;
+    `limit` and `period` are null where there is no quota.
+    """
 
     used: int
     reserved: int
     limit: int | None
+    period: quotas.Period | None
     by_day: Sequence[DayUsage]
     by_model: Sequence[ModelUsage]
 
@@ -200,6 +206,8 @@ def user(each: users.User) -> User:
         email=each.email,
         role=each.role,
         disabled=each.disabled_at is not None,
+        quota=each.quota,
+        max_active_tasks=each.max_active_tasks,
         created_at=rfc3339(each.created_at),
     )
 
@@ -290,6 +298,18 @@ def approval(each: approvals.Approval) -> Approval:
         created_at=rfc3339(each.created_at),
         decided_at=_maybe(each.decided_at),
         expires_at=rfc3339(each.expires_at),
+    )
+
+
+def usage(found: UserUsage) -> UsageReport:
+    """The user's usage as clients get it."""
+    return UsageReport(
+        used=found.account.used,
+        reserved=found.account.reserved,
+        limit=found.account.limit,
+        period=None if found.quota is None else found.quota.period,
+        by_day=[DayUsage(day=day, tokens=tokens) for day, tokens in found.by_day],
+        by_model=[ModelUsage(model=model, tokens=tokens) for model, tokens in found.by_model],
     )
 
 

@@ -8,17 +8,9 @@ from zene.store import usage
 
 @route("GET", "/v1/usage", access="viewer")
 async def used(call: Call) -> shapes.UsageReport:
-    """Tokens used and reserved, by day and by model."""
-    found = await call.parts.store.read(usage.usage_of, call.user.id)
-    return shapes.UsageReport(
-        used=found.used,
-        reserved=found.reserved,
-        limit=None,
-        by_day=[shapes.DayUsage(day=day, tokens=tokens) for day, tokens in found.by_day],
-        by_model=[
-            shapes.ModelUsage(model=model, tokens=tokens) for model, tokens in found.by_model
-        ],
-    )
+    """Tokens used, reserved and allowed in the quota's period, or without one used in all; by day and by model."""
+    found = await call.parts.store.read(usage.usage_of, call.user.id, call.now())
+    return shapes.usage(found)
 
 
 ROUTES = (used,)

@@ -22,10 +22,11 @@ from zene.domain.events import (
     TaskWaiting,
 )
 from zene.domain.messages import Compaction, ToolCall, UserMessage
+from zene.domain.quotas import Account
 from zene.domain.situation import Grant, Unheard
 from zene.domain.tasks import FROM, Lease, Outcome
 from zene.domain.times import milliseconds
-from zene.store import ending, spending, steers
+from zene.store import ending, quotas, spending, steers
 from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
@@ -143,10 +144,16 @@ _LONGEST = 10_000  # events
 
 
 class Recorded(Struct, frozen=True):
-    """The events of a batch, to be published, and the answer to what it asked for."""
+    """The events of a batch, to be published, and the answer to what it asked for.
+
+    `account` is the user's where a model call has ended. `is_short`: a task of the user's waits for tokens,
+    and may be helped by this batch.
+    """
 
     events: Sequence[Event]
     grant: Grant | None
+    account: Account | None = None
+    is_short: bool = False
 
 
 class _Batch(Struct, frozen=True, kw_only=True):
@@ -176,26 +183,38 @@ def record(  # noqa: PLR0913 - a batch, field by field
     success that has not heard what its user said is none, and left out, too. Raises LeaseLost.
     """
     ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
-    if ends:
-        yield ending.LOCK_USER(user=lease.user_id)
+    settles = any(isinstance(draft.body, StepFinished) for draft in drafts)
+    if ends or settles or reserve is not None:
+        yield from quotas.hold(lease.user_id, now)
     fence = yield _FENCE(session=lease.session_id, epoch=lease.epoch, named=batch_id, now=now)
-    if not fence:
-        return (yield from _recorded(lease, batch_id))
-    writer = Writer(lease.session_id, fence[0][0], now)
-    batch = _Batch(
-        lease=lease,
-        writer=writer,
-        intents=intents,
-        reserve=reserve,
-        output_cap=output_cap,
-        now=now,
-        worked_ms=worked_ms,
-    )
+    if fence:
+        batch = _Batch(
+            lease=lease,
+            writer=Writer(lease.session_id, fence[0][0], now),
+            intents=intents,
+            reserve=reserve,
+            output_cap=output_cap,
+            now=now,
+            worked_ms=worked_ms,
+        )
+        events, grant = yield from _commit(batch, drafts, ends=ends)
+    else:
+        events, grant = yield from _recorded(lease, batch_id)
+    if not settles and not _waits_for_tokens(drafts):
+        return Recorded(events, grant)
+    account, is_short = yield from quotas.look(lease.user_id, now)
+    return Recorded(events, grant, account if settles else None, is_short)
+
+
+def _commit(
+    batch: _Batch, drafts: Sequence[Draft], *, ends: bool
+) -> Unit[tuple[list[Event], Grant | None]]:
+    lease = batch.lease
     yield _RUN(task=lease.task_id)
     grant: Grant | None = None
     for draft in drafts:
         grant = (yield from _apply(batch, draft)) or grant
-    for item_id in intents:
+    for item_id in batch.intents:
         yield from _intend(batch, item_id)
     if grant is not None:
         answer = msgspec.json.encode(grant).decode()
@@ -203,10 +222,16 @@ def record(  # noqa: PLR0913 - a batch, field by field
     if ends and not isinstance(grant, Unheard):
         yield ending.RELEASE_USER(user=lease.user_id)
         yield ending.END_EPOCH(session=lease.session_id)
-    return Recorded((yield from writer.flush()), grant)
+    return (yield from batch.writer.flush()), grant
 
 
-def _recorded(lease: Lease, batch_id: str) -> Unit[Recorded]:
+def _waits_for_tokens(drafts: Sequence[Draft]) -> bool:
+    return any(
+        isinstance(draft.body, TaskWaiting) and draft.body.on == "quota" for draft in drafts[-1:]
+    )
+
+
+def _recorded(lease: Lease, batch_id: str) -> Unit[tuple[list[Event], Grant | None]]:
     """What a batch was answered that was the last to be recorded. Raises LeaseLost where it was not."""
     found = yield _RECORDED(session=lease.session_id, named=batch_id)
     if not found:
@@ -214,7 +239,7 @@ def _recorded(lease: Lease, batch_id: str) -> Unit[Recorded]:
     after, answer = found[0]
     told = yield from tail(lease.session_id, after, _LONGEST)
     events = [event for event in told if event.task_id == lease.task_id]
-    return Recorded(events, None if answer is None else msgspec.json.decode(answer, type=Grant))
+    return events, None if answer is None else msgspec.json.decode(answer, type=Grant)
 
 
 def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:

@@ -1,17 +1,18 @@
 """Tokens: reserved before a model call, settled after it, charged whole where nobody knows its end.
 
-These are parts of units: whoever calls them holds the session's row through its log's `Writer`. The
-numbers stand in the task's row and are decided on by the UPDATE that changes them.
+These are parts of units: whoever calls them holds the user's row, where a call begins or is open, and then
+the session's through its log's `Writer`. The numbers stand in the user's row and in the task's, and are
+decided on by the UPDATEs that change them.
 """
 
 from sqlalchemy import bindparam, case, func, insert, or_, select, text, update
 
 from zene.domain.events import Draft, StepFinished, StepStarted
 from zene.domain.messages import Usage
+from zene.domain.quotas import day_of
 from zene.domain.situation import Grant, Granted, Refused
 from zene.domain.tasks import Lease
-from zene.domain.times import rfc3339
-from zene.store import rows
+from zene.store import quotas, rows
 from zene.store.base import Statement, Unit
 from zene.store.log import Writer
 from zene.store.schema import model_calls, tasks
@@ -29,8 +30,15 @@ _RESERVE = Statement(
             <= tasks.c.max_tokens_total,
         ),
     )
-    .values(reserved=tasks.c.reserved + bindparam("total"), steps=bindparam("at_step"))
+    .values(
+        reserved=tasks.c.reserved + bindparam("total"),
+        steps=bindparam("at_step"),
+        wanted_tokens=None,
+    )
     .returning(tasks.c.id)
+)
+_WANT = Statement(
+    update(tasks).where(tasks.c.id == bindparam("task")).values(wanted_tokens=bindparam("least"))
 )
 _LEFT = Statement(
     select(
@@ -129,9 +137,9 @@ def reserve(
     `cap` or what less is left. Where that is not worth a call, nothing is said.
     """
     step = draft.step or 0
-    granted = yield from _reservable(lease.task_id, bound, cap, step)
-    if granted is None:
-        return Refused("exhausted")
+    grant = yield from _reservable(lease, bound, cap, step, now)
+    if not isinstance(grant, Granted):
+        return grant
     yield _OPEN_CALL(
         task=lease.task_id,
         at_step=step,
@@ -140,10 +148,10 @@ def reserve(
         named=draft.body.model if isinstance(draft.body, StepStarted) else "",
         seq=writer.add(draft),
         bound=bound,
-        cap=granted,
+        cap=grant.max_output_tokens,
         now=now,
     )
-    return Granted(granted)
+    return grant
 
 
 def settle(lease: Lease, writer: Writer, draft: Draft, body: StepFinished, now: int) -> Unit[None]:
@@ -184,16 +192,26 @@ def charge(writer: Writer, task_id: str, now: int) -> Unit[None]:
         writer.add(Draft(body=body, task_id=task_id, step=step))
 
 
-def _reservable(task_id: str, bound: int, cap: int, step: int) -> Unit[int | None]:
-    """Reserve input and output; the output cap that was, None where not even the least fits."""
-    if (yield _RESERVE(task=task_id, total=bound + cap, at_step=step)):
-        return cap
+def _reservable(lease: Lease, bound: int, cap: int, step: int, now: int) -> Unit[Grant]:
+    """Reserve input and output, for the user and for the task. What is refused for want of the user's tokens
+    alone is written down as wanted: the task may wait for them.
+    """
+    task_id, user_id = lease.task_id, lease.user_id
+    least = min(cap, LEAST_OUTPUT)
     left = (yield _LEFT(task=task_id))[0][0]
-    if left is None or left - bound < LEAST_OUTPUT:
-        return None
-    lower = min(left - bound, cap)
-    reserved = yield _RESERVE(task=task_id, total=bound + lower, at_step=step)
-    return lower if reserved else None
+    most = cap if left is None else min(cap, left - bound)
+    if most < least:
+        return Refused("exhausted")
+    grant = yield from quotas.reserve(user_id, bound=bound, cap=most, least=least, now=now)
+    if isinstance(grant, Refused):
+        if grant.why == "wait":
+            yield _WANT(task=task_id, least=bound + least)
+        return grant
+    total = bound + grant.max_output_tokens
+    if not (yield _RESERVE(task=task_id, total=total, at_step=step)):  # it is being cancelled
+        yield from quotas.settle(user_id, used=0, freed=total, now=now)
+        return Refused("exhausted")
+    return grant
 
 
 def _add_usage(  # noqa: PLR0913 - a row of a ledger
@@ -207,9 +225,10 @@ def _add_usage(  # noqa: PLR0913 - a row of a ledger
     now: int,
     is_whole: bool = False,
 ) -> Unit[None]:
-    """Add a call's usage to its task and its user's day, and free what was reserved for it. A step that
-    `is_whole` shows that the task is not what kills its workers.
+    """Add a call's usage to its user's account and day and to its task, and free what was reserved for it. A
+    step that `is_whole` shows that the task is not what kills its workers.
     """
+    yield from quotas.settle(user_id, used=usage.total, freed=freed, now=now)
     counts = {f"more_{name}": getattr(usage, name) for name in rows.USAGE_NAMES[:-1]}
     yield _ADD_USAGE(
         task=task_id,
@@ -222,7 +241,7 @@ def _add_usage(  # noqa: PLR0913 - a row of a ledger
     )
     yield _ADD_DAY(
         user=user_id,
-        day=_day(now),
+        day=day_of(now),
         model=model,
         input=usage.input_tokens,
         output=usage.output_tokens,
@@ -232,7 +251,3 @@ def _add_usage(  # noqa: PLR0913 - a row of a ledger
         estimated=int(usage.estimated),
         cost=cost,
     )
-
-
-def _day(now: int) -> str:
-    return rfc3339(now)[:10]

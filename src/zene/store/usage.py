@@ -1,10 +1,14 @@
 """What a user has used, and what is reserved for the model calls that are open."""
 
 from msgspec import Struct
-from sqlalchemy import BigInteger, bindparam, cast, func, literal, select
+from msgspec.structs import replace
+from sqlalchemy import BigInteger, bindparam, cast, func, select
 
+from zene.domain.quotas import Account, Quota
 from zene.store.base import Statement, Unit
-from zene.store.schema import model_calls, usage_days
+from zene.store.quotas import look
+from zene.store.schema import usage_days
+from zene.store.users import get_user
 
 _tokens = cast(func.sum(usage_days.c.input_tokens + usage_days.c.output_tokens), BigInteger)
 _BY_DAY = Statement(
@@ -19,32 +23,25 @@ _BY_MODEL = Statement(
     .group_by(usage_days.c.model)
     .order_by(_tokens.desc())
 )
-_bound = func.sum(model_calls.c.input_bound + model_calls.c.output_cap)
-_RESERVED = Statement(
-    select(func.coalesce(cast(_bound, BigInteger), 0)).where(
-        model_calls.c.user_id == bindparam("user"),
-        model_calls.c.status == literal("open", literal_execute=True),
-    )
-)
 
 
 class UserUsage(Struct, frozen=True, kw_only=True):
-    """Input and output tokens: used in all, reserved now, by day (the last first), by model (most first)."""
+    """Input and output tokens: used in the quota's period, or without one in all; reserved now; by day (the
+    last first), by model (most first).
+    """
 
-    used: int
-    reserved: int
+    account: Account
+    quota: Quota | None
     by_day: list[tuple[str, int]]
     by_model: list[tuple[str, int]]
 
 
-def usage_of(user_id: str) -> Unit[UserUsage]:
-    """What the user has used."""
+def usage_of(user_id: str, now: int) -> Unit[UserUsage]:
+    """What the user has used. Raises NotFound."""
+    account, _ = yield from look(user_id, now)
+    quota = (yield from get_user(user_id)).quota
     by_day = [(row[0], row[1]) for row in (yield _BY_DAY(user=user_id))]
+    if quota is None:
+        account = replace(account, used=sum(tokens for _, tokens in by_day))
     by_model = [(row[0], row[1]) for row in (yield _BY_MODEL(user=user_id))]
-    reserved: int = (yield _RESERVED(user=user_id))[0][0]
-    return UserUsage(
-        used=sum(tokens for _, tokens in by_day),
-        reserved=reserved,
-        by_day=by_day,
-        by_model=by_model,
-    )
+    return UserUsage(account=account, quota=quota, by_day=by_day, by_model=by_model)

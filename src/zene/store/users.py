@@ -3,6 +3,7 @@
 from sqlalchemy import and_, bindparam, func, or_, select, text, update
 
 from zene.domain.errors import Conflict, NotFound
+from zene.domain.quotas import Quota
 from zene.domain.users import Role, User
 from zene.store.base import Row, Rows, Statement, Unit
 from zene.store.schema import families, users
@@ -14,6 +15,8 @@ _COLUMNS = (
     users.c.created_at,
     users.c.disabled_at,
     users.c.max_active_tasks,
+    users.c.quota_tokens,
+    users.c.quota_period,
 )
 _CREATE = Statement(
     text(
@@ -69,6 +72,12 @@ _SET_ROLE = Statement(
     update(users)
     .where(users.c.id == bindparam("user"))
     .values(role=bindparam("new_role"))
+    .returning(*_COLUMNS)
+)
+_SET_MAX_ACTIVE = Statement(
+    update(users)
+    .where(users.c.id == bindparam("user"))
+    .values(max_active_tasks=bindparam("most"))
     .returning(*_COLUMNS)
 )
 _REVOKE_ALL = Statement(
@@ -145,6 +154,11 @@ def set_role(user_id: str, role: Role) -> Unit[User]:
     return _one((yield _SET_ROLE(user=user_id, new_role=role)))
 
 
+def set_max_active_tasks(user_id: str, most: int | None) -> Unit[User]:
+    """Change how many tasks the user may have at once; with None the server's own cap holds. Raises NotFound."""
+    return _one((yield _SET_MAX_ACTIVE(user=user_id, most=most)))
+
+
 def _one(rows: Rows) -> User:
     if not rows:
         raise NotFound("There is no such user.")
@@ -159,4 +173,5 @@ def _user(row: Row) -> User:
         created_at=row[3],
         disabled_at=row[4],
         max_active_tasks=row[5],
+        quota=None if row[6] is None else Quota(tokens=row[6], period=row[7]),
     )

@@ -28,6 +28,7 @@ from zene.worker.desk import Desk, now_ms
 from zene.worker.live import Publisher
 from zene.worker.meters import TaskMeters
 from zene.worker.operations import TaskOperations
+from zene.worker.shortage import resume_waiting
 
 if TYPE_CHECKING:
     from zene.llm.base import Provider
@@ -178,9 +179,19 @@ class Runner:
 
     async def _record(self, batch: Batch) -> Recorded:
         recorded = await self._patiently(batch)
+        told = self._asides.told_with(batch, recorded.account)
         with self._desk.meters.publish.timed():
-            await self._publisher.events(recorded.events, self._asides.usage(batch))
+            await self._publisher.events(recorded.events, told)
+        if recorded.is_short:
+            await self._resume_waiting()
         return recorded
+
+    async def _resume_waiting(self) -> None:
+        """Look after the user's tasks that wait for tokens; what fails here the sweep does."""
+        try:
+            await resume_waiting(self._desk, self.lease.user_id)
+        except ZeneError as err:
+            log.warning("quota.not_resumed", user=self.lease.user_id, error=err.message)
 
     async def _patiently(self, batch: Batch) -> Recorded:
         """Record the batch; a store that is away is waited for as long as a lease lasts. It may have recorded it

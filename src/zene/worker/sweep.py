@@ -8,9 +8,19 @@ from zene.bus.base import live
 from zene.domain.errors import NotFound
 from zene.domain.events import Event
 from zene.domain.tasks import Lease
-from zene.store import approvals, claims, credentials, idempotency, jobs, queue, sessions
+from zene.store import (
+    approvals,
+    claims,
+    credentials,
+    idempotency,
+    jobs,
+    queue,
+    sessions,
+    shortage,
+)
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
+from zene.worker.shortage import resume_waiting
 
 SWEEP_SECONDS = 1.0
 MARK_SECONDS = 30.0  # between looks for sessions whose head is not marked as ready
@@ -21,7 +31,7 @@ log = telemetry.logger(__name__)
 
 
 class Sweep:
-    """Ends expired leases and approvals, cancels what was asked to be cancelled, drops idle benches."""
+    """Ends expired leases and approvals, resumes what waited for tokens, cancels what was asked to be cancelled, drops idle benches."""
 
     def __init__(self, desk: Desk, runners: Mapping[Lease, Runner]) -> None:
         self._desk = desk
@@ -45,6 +55,8 @@ class Sweep:
                 await self._desk.benches.drop(session_id)
         await self._publish(swept)
         await self._publish(await store.write(approvals.expire, now=now, limit=BATCH))
+        for user_id in await store.read(shortage.short_users, now=now, limit=BATCH):
+            await resume_waiting(self._desk, user_id)
         await store.write(idempotency.forget, before=now - KEPT_SECONDS * 1000, limit=BATCH)
         await store.write(credentials.forget, now=now, limit=BATCH)
         await self._cancel()

@@ -18,6 +18,7 @@ from tests.contracts.store.world import (
 from zene.domain.errors import Conflict, LeaseLost
 from zene.domain.events import ItemCompleted, ItemStarted, StepStarted
 from zene.domain.messages import Compaction, Message, ToolCall
+from zene.domain.quotas import Account
 from zene.domain.situation import Granted, Refused
 from zene.store import history, schema, usage
 
@@ -134,12 +135,13 @@ async def test_usage_is_told_by_day_and_model_with_what_is_reserved(world: World
     await world.step(claim.lease, 2)
     await world.record(claim.lease, stepped(claim.lease, 2, tokens=(1, 2)))
     await world.step(claim.lease, 3, bound=10, cap=5)
-    found = await world.store.read(usage.usage_of, user_id)
-    assert (found.used, found.reserved) == (103, 15)
+    found = await world.store.read(usage.usage_of, user_id, world.now)
+    assert (found.account.used, found.account.reserved) == (103, 15)
     assert found.by_day == [("2027-01-16", 3), ("2027-01-15", 100)]
     assert found.by_model == [("demo:", 103)]
     other = await world.user()
-    assert (await world.store.read(usage.usage_of, other.id)).used == 0
+    nothing = await world.store.read(usage.usage_of, other.id, world.now)
+    assert nothing.account == Account(used=0, reserved=0, limit=None)
 
 
 async def test_an_intent_is_written_once_and_told_to_the_next_run(world: World) -> None:

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 from msgspec import Raw
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, bindparam, func, select
 
 from zene.domain.approvals import Approval
 from zene.domain.errors import ZeneError
@@ -25,11 +25,24 @@ from zene.domain.events import (
 from zene.domain.ids import make_id
 from zene.domain.messages import Content, Message, ToolCall, ToolResult, Usage
 from zene.domain.projects import Project
+from zene.domain.quotas import Account, Period, Quota
 from zene.domain.sessions import ApprovalPolicy, Session
 from zene.domain.tasks import Lease, OnBusy, Outcome, Task, WaitingOn
 from zene.domain.times import rfc3339
 from zene.domain.users import Role, User
-from zene.store import approvals, claims, history, log, recording, sessions, tasks, users
+from zene.store import (
+    approvals,
+    claims,
+    history,
+    log,
+    quotas,
+    recording,
+    schema,
+    sessions,
+    shortage,
+    tasks,
+    users,
+)
 from zene.store.base import Rows, Statement, Store, Unit
 from zene.store.claims import Claim
 from zene.store.recording import Recorded
@@ -185,6 +198,23 @@ class World:
         """What the lease's task starts from."""
         return await self.store.read(history.situation, lease)
 
+    async def allow(
+        self, user_id: str, tokens: int | None, period: Period = "total"
+    ) -> list[tuple[str, list[Event]]]:
+        """Give the user a quota or lift it, as an administrator does; what tasks that waited do now."""
+        return await self.store.write(_allow, user_id, tokens, period, self.now)
+
+    async def account(self, user_id: str) -> Account:
+        """What the user has used and reserved; the reservations are those of the calls that are open."""
+        account, opened = await self.store.read(_account, user_id, self.now)
+        assert account.reserved == opened
+        return account
+
+    async def resume(self, user_id: str) -> list[str]:
+        """Look after the user's tasks that wait for tokens; how each of them ended or that it was resumed."""
+        swept = await self.store.write(shortage.resume, user_id, now=self.now, limit=100)
+        return [event.type for _, events in swept for event in events]
+
     async def count(self, table: Table) -> int:
         """How many rows a table has."""
         found = await self.store.read(look, Statement(select(func.count()).select_from(table)))
@@ -208,6 +238,31 @@ class World:
         except error as err:
             return err
         raise AssertionError(f"{unit} was not refused")
+
+
+_OPEN = Statement(
+    select(
+        func.coalesce(
+            func.sum(schema.model_calls.c.input_bound + schema.model_calls.c.output_cap), 0
+        )
+    ).where(
+        schema.model_calls.c.user_id == bindparam("user"), schema.model_calls.c.status == "open"
+    )
+)
+
+
+def _account(user_id: str, now: int) -> Unit[tuple[Account, int]]:
+    """The account, and what the open calls have reserved, at one moment."""
+    account, _ = yield from quotas.look(user_id, now)
+    return account, (yield _OPEN(user=user_id))[0][0]
+
+
+def _allow(
+    user_id: str, tokens: int | None, period: Period, now: int
+) -> Unit[list[tuple[str, list[Event]]]]:
+    quota = None if tokens is None else Quota(tokens=tokens, period=period)
+    yield from quotas.set_quota(user_id, quota, now)
+    return (yield from shortage.resume(user_id, now=now, limit=100))
 
 
 def look(statement: Statement) -> Unit[Rows]:

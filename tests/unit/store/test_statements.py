@@ -23,11 +23,12 @@ from zene.store.schema import REVISION
 from zene.store.sqlite import create_tables
 
 GATHERS = ("CO-ROUTINE", "MATERIALIZE")  # rows that a statement makes first and then goes through
-# These look at every row of a table on purpose, or at one that stays small.
+# These look at every row of a table or an index on purpose, or at one that stays small: of the leased tasks no
+# more than there are slots, of those that wait for tokens no more than wait.
 WHOLE = {
     "queue._UNMARKED", "census._COUNT", "census._LEASES", "claims._ALL_LEASED", "credentials._LIST_KEYS", "jobs._TAKE_OVER",
     "sessions._ALL", "sessions._ALL_PROJECTS", "users._CREATE_FIRST", "users._COUNT",
-    "users._LOCK_INSTALLATION",
+    "users._LOCK_INSTALLATION", "shortage._PROMISED", "shortage._USERS",
 }  # fmt: skip
 
 

@@ -1,0 +1,92 @@
+"""Hard quotas of a running server, counted by the model server and not by Zene."""
+
+import asyncio
+from typing import Any
+
+from tests.model_server import Answer, Call, Fault, ModelServer, Script
+from tests.servers import Zene, begin, says
+from zene.client import AsyncClient
+
+TASKS, STEPS, LIMIT = 8, 5, 60_000
+A_CALL = 21_000  # tokens: room for one call, about 3 400 of input and 16 384 of output, and not for another
+STALLED = Answer(text="A long story.", fault=Fault(stall_at=200))
+
+
+def planned(step: int) -> Answer:
+    """A step of a task that needs no sandbox."""
+    entry = {"text": f"Step {step}.", "status": "pending"}
+    return Answer(tokens=300, calls=[Call(name="plan", arguments={"entries": [entry]})])
+
+
+def served(model: ModelServer) -> int:
+    """The tokens that the model server has counted."""
+    counts = [request.usage for request in model.requests if request.usage is not None]
+    return sum(int(each["total_tokens"]) for each in counts)
+
+
+async def allow(client: AsyncClient, **allowed: Any) -> None:
+    """Change what the client's own user may use; the administrator's."""
+    await client.change_user((await client.me()).id, **allowed)
+
+
+async def test_many_tasks_at_once_use_no_more_than_the_quota_and_keep_their_work(
+    zene: Zene, model: ModelServer
+) -> None:
+    model.scripts["*"] = Script(answers=[*map(planned, range(STEPS)), Answer(text="Done.")])
+    client = await zene.client()
+    await allow(client, quota={"tokens": LIMIT}, max_active_tasks=TASKS)
+    begun = await asyncio.gather(*(begin(zene) for _ in range(TASKS)))
+    ends = [await log.finished(task) for log, task in begun]
+    outcomes = [end["outcome"] for end in ends]
+    assert set(outcomes) <= {"succeeded", "budget_exhausted"}
+    assert "budget_exhausted" in outcomes
+    usage = await client.usage()
+    assert LIMIT // 2 < served(model) == usage.used <= LIMIT
+    assert (usage.reserved, usage.limit, usage.period) == (0, LIMIT, "total")
+    log, _ = begun[outcomes.index("budget_exhausted")]
+    await log.check()
+    waits = [data for each, _ in begun for data in each.of("task.waiting")]
+    assert {"on": "quota"} in waits
+    # There is more: the session goes on with what it has.
+    await allow(client, quota=None)
+    again = await client.submit(log.session_id, "Go on.")
+    assert (await log.finished(again.id))["outcome"] == "succeeded"
+
+
+async def test_a_raise_lets_what_waits_go_on_at_once(zene: Zene, model: ModelServer) -> None:
+    model.scripts["*"] = Script(answers_to={"Tell": [STALLED], "Say": [Answer(text="Hello.")]})
+    client = await zene.client()
+    await allow(client, quota={"tokens": A_CALL})
+    telling, story = await begin(zene, "Tell me.")
+    await telling.until(says("step.started"))
+    saying, word = await begin(zene, "Say it.")
+    await saying.until(says("task.waiting", on="quota"))
+    assert (await client.task(word)).waiting_on == "quota"
+    await allow(client, quota={"tokens": 100_000, "period": "month"})
+    assert (await saying.finished(word))["outcome"] == "succeeded"
+    await saying.until(says("task.resumed", reason="quota"))
+    await client.cancel(story)
+    await telling.finished(story)
+    usage = await client.usage()
+    assert (usage.reserved, usage.limit, usage.period) == (0, 100_000, "month")
+
+
+async def test_what_a_killed_server_had_reserved_is_charged_and_free_for_nobody(
+    zene: Zene, model: ModelServer
+) -> None:
+    model.scripts["*"] = Script(answers=[STALLED])
+    client = await zene.client()
+    await allow(client, quota={"tokens": A_CALL})
+    log, task = await begin(zene)
+    await log.until(says("step.started"))
+    reserved = (await client.usage()).reserved
+    assert reserved > 0
+    await zene.restart()
+    end = await log.finished(task)
+    assert end["outcome"] == "budget_exhausted"
+    usage = await client.usage()
+    assert usage.reserved == 0
+    assert reserved <= usage.used <= A_CALL
+    assert served(model) <= usage.used
+    assert log.of("step.finished")[0]["usage"]["estimated"]
+    await log.check()
