@@ -1,19 +1,26 @@
-"""What the store costs: `python -m benchmarks.store`. Events a second in batches, and CPU a unit.
+"""What the store costs: `python -m benchmarks.store [sqlite] [postgres]`. Events a second in batches, CPU a unit.
 
-The file is on the disk that TMPDIR names. CPU is this process's, all threads; medians of the rounds.
+The files are on the disk that TMPDIR names; PostgreSQL is a server of the benchmark's own, with fsync on.
+CPU is this process's, all threads; medians of the rounds.
 """
 
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import uvloop
+
+from tests.postgres_server import TEMPLATE, postgres_server
 from zene.domain.events import Draft, SandboxState
 from zene.domain.users import Role
 from zene.store import log, sessions, users
-from zene.store.base import Unit
+from zene.store.base import Store, Unit
+from zene.store.postgres import PostgresStore
 from zene.store.sqlite import SqliteStore
 
 ROUNDS = 5
@@ -21,17 +28,32 @@ NOW = 1_800_000_000_000
 STATE = Draft(body=SandboxState(state="started", ms=1), task_id="tsk_1", step=1, item_id="itm_1")
 
 
-async def main() -> None:
-    """Print one line a figure."""
+@contextmanager
+def a_file() -> Iterator[Store]:
+    """SQLite, as `zene up` has it."""
     with tempfile.TemporaryDirectory() as folder:
-        store = SqliteStore(f"sqlite:///{Path(folder)}/zene.db")
-        await store.migrate()
-        await store.write(prepare)
-        await show("events/s, batches of 100, 8 at once", 20_000, lambda: batches(store, 25))
-        await show("units/s, one event each, 64 at once", 6_400, lambda: singles(store, 64, 100))
-        await show("units/s, one event each, one by one", 400, lambda: singles(store, 1, 400))
-        await show("reads/s, one session, one by one", 2_000, lambda: reads(store, 2_000))
-        await store.close()
+        yield SqliteStore(f"sqlite:///{Path(folder)}/zene.db")
+
+
+@contextmanager
+def a_server() -> Iterator[Store]:
+    """PostgreSQL on this machine."""
+    with postgres_server() as server:
+        yield PostgresStore(server.url(TEMPLATE))
+
+
+PLACES = {"sqlite": a_file, "postgres": a_server}
+
+
+async def main(store: Store) -> None:
+    """Print one line a figure."""
+    await store.migrate()
+    await store.write(prepare)
+    await show("events/s, batches of 100, 8 at once", 20_000, lambda: batches(store, 25))
+    await show("units/s, one event each, 64 at once", 6_400, lambda: singles(store, 64, 100))
+    await show("units/s, one event each, one by one", 400, lambda: singles(store, 1, 400))
+    await show("reads/s, one session, one by one", 2_000, lambda: reads(store, 2_000))
+    await store.close()
 
 
 def prepare() -> Unit[None]:
@@ -50,7 +72,7 @@ def prepare() -> Unit[None]:
         )
 
 
-async def batches(store: SqliteStore, times: int) -> None:
+async def batches(store: Store, times: int) -> None:
     """Eight workers append a hundred events at a time."""
 
     async def worker(number: int) -> None:
@@ -60,7 +82,7 @@ async def batches(store: SqliteStore, times: int) -> None:
     await asyncio.gather(*map(worker, range(8)))
 
 
-async def singles(store: SqliteStore, at_once: int, times: int) -> None:
+async def singles(store: Store, at_once: int, times: int) -> None:
     """Units of three statements: hold the session, move its head, insert an event."""
 
     async def worker(number: int) -> None:
@@ -70,7 +92,7 @@ async def singles(store: SqliteStore, at_once: int, times: int) -> None:
     await asyncio.gather(*map(worker, range(at_once)))
 
 
-async def reads(store: SqliteStore, times: int) -> None:
+async def reads(store: Store, times: int) -> None:
     """One session's row with its derived status."""
     for _ in range(times):
         await store.read(sessions.get_session, "usr_1", "ses_1")
@@ -90,4 +112,7 @@ async def show(name: str, count: int, work: Callable[[], Awaitable[None]]) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    for name in sys.argv[1:] or PLACES:
+        print(name)
+        with PLACES[name]() as opened:
+            uvloop.run(main(opened))

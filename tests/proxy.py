@@ -30,11 +30,15 @@ class Proxy:
     async def accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:
-        """Pass on what comes, both ways."""
+        """Pass on what comes, both ways; close where there is no server."""
         passing = asyncio.Event()
         passing.set()
         self._passing.append(passing)
-        there, back = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
         self._writers += (writer, back)
         await asyncio.gather(
             self._pass_on(reader, back, passing), self._pass_back(there, writer, passing)

@@ -73,10 +73,15 @@ async def _execute(connection: "Connection[Any]", query: Query) -> Rows:
     if len(parameters) == 1:
         sql, names = statement.compiled.get("postgresql") or compiled(statement)
         values = parameters[0]
-        return await connection.fetch(sql, *[values[name] for name in names])
+        return await connection.fetch(sql, *[_text(values[name]) for name in names])
     sql, names = statement.compiled.get("postgresql, many") or _compiled_for_many(statement)
     columns = ([values[name] for values in parameters] for name in names)
     return await connection.fetch(sql, *columns)
+
+
+def _text(value: Any) -> Any:
+    """The value; PostgreSQL's text has no NUL, which a model may still send in the name of a call."""
+    return value.replace("\0", "\ufffd") if type(value) is str and "\0" in value else value
 
 
 def _compiled_for_many(statement: Statement) -> Numbered:

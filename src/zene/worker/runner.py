@@ -140,6 +140,11 @@ class Runner:
             self._ending = self._ending or "timed_out"
         except LeaseLost:
             self._ending = "lost"
+        except (
+            Unavailable
+        ) as err:  # the store, for longer than the lease lasts: whoever comes next goes on
+            log.warning("task.let_go", task=self.lease.task_id, error=err.message)
+            self._ending = self._ending or "lost"
         except ZeneError as err:
             self._error = ErrorBody(code=err.code, message=err.message)
         except Exception as err:  # the runner's edge: whatever it is, the task ends

@@ -15,12 +15,12 @@ from tests.contracts.store.world import (
     waiting,
     written,
 )
-from zene.domain.errors import Conflict, LeaseLost
+from zene.domain.errors import Conflict, LeaseLost, NotFound
 from zene.domain.events import ItemCompleted, ItemStarted, StepStarted
 from zene.domain.messages import Compaction, Message, ToolCall
 from zene.domain.quotas import Account
 from zene.domain.situation import Granted, Refused
-from zene.store import history, schema, usage
+from zene.store import history, schema, tasks, usage
 
 
 async def test_the_history_is_in_the_order_in_which_things_were_said(world: World) -> None:
@@ -244,3 +244,14 @@ async def test_a_batch_of_before_is_refused_once_another_has_the_lease(world: Wo
     await world.record(second.lease, message(second.lease, world.id("itm")), batch_id="3.1")
     with pytest.raises(LeaseLost):
         await world.record(claim.lease, *drafts, batch_id="1.1")
+
+
+async def test_a_nul_in_a_name_or_an_id_hurts_nobody(world: World) -> None:
+    claim = await world.started()
+    lease, item = claim.lease, world.id("itm")
+    body = ItemStarted(item_id=item, kind="command", call_id="a\0b", name="shell")
+    content = ToolCall(call_id="a\0b", name="shell", arguments='{"command":"a\\u0000b"}')
+    await world.record(lease, say(lease, body, item_id=item, content=content))
+    [kept] = (await world.situation(lease)).items
+    assert kept.content == content
+    await world.fails(NotFound, tasks.request_cancel, lease.user_id, "tsk_\0", world.now)
