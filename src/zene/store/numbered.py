@@ -74,6 +74,12 @@ async def _execute(connection: "Connection[Any]", query: Query) -> Rows:
         sql, names = statement.compiled.get("postgresql") or compiled(statement)
         values = parameters[0]
         return await connection.fetch(sql, *[_text(values[name]) for name in names])
+    if not isinstance(statement.expression, Insert):
+        sql, names = statement.compiled.get("postgresql") or compiled(statement)
+        await connection.executemany(
+            sql, [[values[name] for name in names] for values in parameters]
+        )
+        return ()
     sql, names = statement.compiled.get("postgresql, many") or _compiled_for_many(statement)
     columns = ([values[name] for values in parameters] for name in names)
     return await connection.fetch(sql, *columns)
@@ -88,7 +94,7 @@ def _compiled_for_many(statement: Statement) -> Numbered:
     """The INSERT of whole rows with one array for each column: one statement for any number of rows."""
     plain = statement.expression
     if not isinstance(plain, Insert) or not isinstance(plain.table, Table):
-        raise TypeError(f"Only a plain INSERT has many sets of values: {plain}")
+        raise TypeError(str(plain))
     columns = plain.table.columns
     arrays = [bindparam(column.name, type_=ARRAY(column.type)) for column in columns]
     rows = func.unnest(*arrays).table_valued(*columns.keys()).render_derived()
