@@ -1,12 +1,14 @@
 """Lanes: a few connections to PostgreSQL that serve one queue, each owned by one task.
 
 A unit is one transaction on the first lane that is free. Its caller waits for `SECONDS` at most, for the
-queue, a connection and the unit together; then the connection is cut, since one that is half open says
-nothing for ever. What goes on in a lane is not ended by a caller that leaves.
+queue, a connection and the first answer together and then for each further one; then the connection is
+cut, since one that is half open says nothing for ever. What goes on in a lane is not ended by a caller
+that leaves.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zene.domain.errors import Unavailable
@@ -17,19 +19,21 @@ from zene.store.outages import CONTENTION, ends_connection, translated
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-SECONDS = 2.8  # in all, for a unit
+SECONDS = 2.8  # without an answer
 WAITING = 8192  # units that may wait; one more is refused
 ATTEMPTS = 5  # of a unit that others come before
 
 
 class Work:
-    """A unit that waits for a lane, and its answer; the line while it runs."""
+    """A unit that waits for a lane, and its answer; the line while it runs, and when it last got on."""
 
-    __slots__ = ("answer", "begin", "line")
+    __slots__ = ("answer", "begin", "got_on", "limit", "line")
 
-    def __init__(self, begin: Callable[[], Unit[Any]], answer: asyncio.Future[Any]) -> None:
+    def __init__(self, begin: Callable[[], Unit[Any]], loop: asyncio.AbstractEventLoop) -> None:
         self.begin = begin
-        self.answer = answer
+        self.answer: asyncio.Future[Any] = loop.create_future()
+        self.got_on = loop.time()
+        self.limit: asyncio.TimerHandle | None = None
         self.line: _Line | None = None
 
 
@@ -62,14 +66,14 @@ class Lanes:
         loop = asyncio.get_running_loop()
         if not self._tasks:
             self._tasks = [loop.create_task(self._lane()) for _ in range(self._count)]
-        work = Work(begin, loop.create_future())
-        limit = loop.call_later(SECONDS, self._give_up, work)
+        work = Work(begin, loop)
+        work.limit = loop.call_later(SECONDS, self._look_after, work)
         self._waiting.put_nowait(work)
         try:
             result: T = await work.answer
             return result
         finally:
-            limit.cancel()
+            work.limit.cancel()
 
     async def close(self) -> None:
         """Run what waits, then end the lanes."""
@@ -78,8 +82,14 @@ class Lanes:
             self._waiting.put_nowait(None)
         await asyncio.gather(*tasks)
 
-    def _give_up(self, work: Work) -> None:
+    def _look_after(self, work: Work) -> None:
+        """Give a unit up that has not got on for too long."""
         if work.answer.done():
+            return
+        loop = work.answer.get_loop()
+        left = work.got_on + SECONDS - loop.time()
+        if left > 0:
+            work.limit = loop.call_later(left, self._look_after, work)
             return
         work.answer.set_exception(
             Unavailable("The database does not answer in time. Try again.", retry_after=1)
@@ -133,13 +143,17 @@ class Lanes:
     async def _once(self, connection: "Connection[Any]", work: Work) -> Any:
         await connection.execute(self._begins)
         try:
-            result = await drive(connection, work.begin())
+            result = await drive(connection, work.begin(), partial(_gets_on, work))
         except Exception:
             if not connection.is_closed():
                 await connection.execute("ROLLBACK")
             raise
         await connection.execute("COMMIT")
         return result
+
+
+def _gets_on(work: Work) -> None:
+    work.got_on = work.answer.get_loop().time()
 
 
 def _answer(work: Work, result: Any) -> None:

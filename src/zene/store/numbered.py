@@ -4,7 +4,7 @@ SQLAlchemy writes the SQL once for each statement; its values go to the driver a
 of their numbers. asyncpg prepares each SQL once for each connection.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BindParameter, Column, Insert, Table, bindparam, func, insert, select
@@ -43,11 +43,12 @@ class Numbered(NamedTuple):
     names: Sequence[str]
 
 
-async def drive(connection: "Connection[Any]", unit: Unit[T]) -> T:
-    """Run a unit's statements inside the transaction that is open; its result."""
+async def drive(connection: "Connection[Any]", unit: Unit[T], gets_on: Callable[[], None]) -> T:
+    """Run a unit's statements inside the transaction that is open, telling of each answer; its result."""
     try:
         rows = await _execute(connection, next(unit))
         while True:
+            gets_on()
             rows = await _execute(connection, unit.send(rows))
     except StopIteration as end:
         result: T = end.value

@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+from sqlalchemy import bindparam, update
 
 from tests.contracts.store.world import World, message, say
 from zene.domain.errors import LeaseLost, NotFound
 from zene.domain.events import Draft, SandboxState, SessionUpdated
-from zene.store import claims, log, sessions
+from zene.store import claims, log, schema, sessions
+from zene.store.base import Statement, Unit
 
 STATE = Draft(body=SandboxState(state="started", ms=1))
 
@@ -104,3 +106,19 @@ async def test_a_deleted_session_takes_no_more_events(world: World) -> None:
     with pytest.raises(LeaseLost):
         await world.record(claim.lease, say(claim.lease, SandboxState(state="gone")))
     assert (await world.log(claim.session.id))[-1].type == "session.deleted"
+
+
+async def test_a_statement_with_many_values_is_run_for_each_in_order(world: World) -> None:
+    some = [await world.user() for _ in range(3)]
+    put = Statement(
+        update(schema.users)
+        .where(schema.users.c.id == bindparam("user"))
+        .values(turn=bindparam("at") - schema.users.c.turn)
+    )
+
+    def turned() -> Unit[None]:
+        yield put.many([{"user": user.id, "at": n} for n in (5, 7) for user in some])
+
+    await world.store.write(turned)
+    for user in some:
+        assert await world.value(schema.users.c.turn, schema.users, user.id) == 2

@@ -161,6 +161,16 @@ async def test_a_statement_and_a_lock_that_take_too_long_are_given_up(
     assert (await world.store.write(users.set_disabled, user.id, 1)).disabled_at == 1
 
 
+async def test_a_unit_that_gets_on_may_take_longer_than_any_answer(world: World) -> None:
+    def slow() -> Unit[int]:
+        for _ in range(3):
+            yield Statement(text("SELECT pg_sleep(1.2)"))()
+        found: int = (yield COUNT())[0][0]
+        return found
+
+    assert await world.store.read(slow) == 0
+
+
 async def test_of_two_units_that_wait_for_each_other_one_is_run_again(world: World) -> None:
     one, two = await world.user(), await world.user()
     attempts = count()
