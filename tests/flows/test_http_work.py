@@ -354,3 +354,10 @@ async def test_a_server_that_is_not_there_is_said_to_be_unreachable() -> None:
         with pytest.raises(Unavailable) as caught:
             await client.me()
     assert caught.value.code == "unreachable"
+
+
+async def test_whoever_sends_far_too_much_is_told_so_and_not_cut_off(ada: AsyncClient) -> None:
+    for _ in range(5):
+        with pytest.raises(TooLarge):
+            await ada.create_session(title="x" * (20 << 20))
+    assert (await ada.sessions()).items == []

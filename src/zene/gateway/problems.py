@@ -1,8 +1,11 @@
 """The one place where an error becomes an answer: a problem document (RFC 9457) with a stable `code`."""
 
+import asyncio
 import logging
 import math
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 from starlette.responses import Response
@@ -10,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zene.domain.errors import ZeneError
 from zene.gateway.meters import Meters
+
+_LINGER_SECONDS: Final = 5.0
+_LINGER_BYTES: Final = 64 << 20
 
 log = logging.getLogger("zene.gateway")
 
@@ -37,7 +43,38 @@ class Problems:
                 raise  # the server logs it and closes the connection
             known = _known(err, scope)
             self._meters.failed(known.code)
-            await document(known)(scope, receive, send)
+            answer = document(known)
+            if known.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                await _answer_whoever_still_sends(answer, receive, send)
+            else:
+                await answer(scope, receive, send)
+
+
+async def _answer_whoever_still_sends(answer: Response, receive: Receive, send: Send) -> None:
+    """Answer at once, then take what still comes for a while and drop it. A connection that is closed with
+    bytes unread takes the answer along before a client that sends first and reads then has seen it.
+    """
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status_code,
+            "headers": answer.raw_headers,
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            await _drop(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drop(receive: Receive) -> None:
+    dropped = 0
+    while dropped < _LINGER_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
+        dropped += len(message.get("body", b""))
 
 
 def _known(err: Exception, scope: Scope) -> ZeneError:
