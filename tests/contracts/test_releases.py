@@ -125,7 +125,7 @@ async def test_an_idle_worker_lets_go_of_what_another_has_claimed(two: Two) -> N
     assert not two.idle.workspaces.holds(session.id)
     assert two.busy.workspaces.holds(session.id)
     listing = await two.files.list(session, "", cursor=None, limit=10)  # of who holds it
-    assert [entry.name for entry in listing.entries] == ["kept.txt"]
+    assert [entry.name for entry in listing.items] == ["kept.txt"]
 
 
 async def test_a_slow_reader_does_not_keep_a_task_from_its_workspace(two: Two) -> None:

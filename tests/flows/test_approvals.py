@@ -55,7 +55,7 @@ async def test_all_calls_of_an_answer_are_asked_about_at_once(
     if names:
         await log.until(says("task.waiting"))
         assert [each.name for each in await pending(log)] == names
-        assert (await log.client.files(log.session_id)).entries == ()
+        assert (await log.client.files(log.session_id)).items == ()
         await decide_all(log)
     assert (await log.finished(task))["outcome"] == "succeeded"
     await log.check()
@@ -172,5 +172,5 @@ async def test_cancelling_withdraws_what_is_asked(zene: Zene, model: ModelServer
         with pytest.raises(Conflict):
             await log.client.decide(each.id, "allow")
     assert [each["status"] for each in log.calls()] == ["denied", "denied"]
-    assert (await log.client.files(log.session_id)).entries == ()
+    assert (await log.client.files(log.session_id)).items == ()
     assert len(model.requests) == 1

@@ -177,7 +177,7 @@ async def test_a_task_that_waits_for_somebody_is_cancelled_at_once(
     await log.until(says("task.waiting"))
     assert (await log.client.cancel(task)).outcome == "cancelled"
     await check_cancelled(log, task)
-    assert (await log.client.files(log.session_id)).entries == ()
+    assert (await log.client.files(log.session_id)).items == ()
     await nothing_more_is_asked(zene, model)
 
 

@@ -1,6 +1,7 @@
 """Projects, sessions, tasks, approvals and files over HTTP, as a user sees them; a worker's part is done by hand."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from zene.domain.events import (
 from zene.domain.ids import is_id
 from zene.domain.messages import Content, ToolCall, ToolResult
 from zene.domain.tasks import Lease
+from zene.domain.times import milliseconds
 from zene.store import claims
 from zene.store.recording import record
 
@@ -240,8 +242,11 @@ async def test_files_are_written_listed_and_read_as_attachments(
     session = await ada.create_session()
     await ada.write_file(session.id, "src/näh.html", b"<script>alert(1)</script>" * 40_000)
     listing = await ada.files(session.id, "src")
-    assert [(entry.name, entry.kind) for entry in listing.entries] == [("näh.html", "file")]
-    assert (await ada.files(session.id, ".")).entries[0].kind == "folder"
+    assert [(entry.name, entry.kind) for entry in listing.items] == [("näh.html", "file")]
+    assert abs(milliseconds(listing.items[0].modified_at) - time.time() * 1000) < 600_000
+    assert (await ada.files(session.id, ".")).items[0].kind == "folder"
+    with pytest.raises(InvalidInput):
+        await ada.files(session.id, limit=201)
     async with ada.opened_file(session.id, "src/näh.html") as chunks:
         assert sum([len(chunk) async for chunk in chunks]) == 1_000_000
     await ada.write_file(session.id, "empty", b"")
@@ -274,7 +279,7 @@ async def test_a_file_that_is_too_large_leaves_nothing(tmp_path: Path) -> None:
         session = await ada.create_session()
         with pytest.raises(TooLarge):
             await ada.write_file(session.id, "large", bytes(1001))
-        assert (await ada.files(session.id)).entries == ()
+        assert (await ada.files(session.id)).items == ()
 
 
 async def test_a_calls_output_is_read_in_pieces_also_where_it_is_only_in_the_item(

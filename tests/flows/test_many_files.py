@@ -74,7 +74,7 @@ async def back(asked: AsyncClient, session_id: str) -> list[str]:
     async with asyncio.timeout(30):
         while True:
             with suppress(Unavailable):
-                return [entry.name for entry in (await asked.files(session_id)).entries]
+                return [entry.name for entry in (await asked.files(session_id)).items]
 
 
 async def test_files_of_any_session_by_any_gateway(
@@ -86,7 +86,7 @@ async def test_files_of_any_session_by_any_gateway(
     log, task = await many.begin(project_id=await uploaded(here, tmp_path))
     assert (await log.finished(task))["outcome"] == "succeeded"
     for client in (here, there):
-        names = [entry.name for entry in (await client.files(log.session_id)).entries]
+        names = [entry.name for entry in (await client.files(log.session_id)).items]
         assert names == ["README.md", "src"]
         assert await client.read_file(log.session_id, "src/app.py") == b"answer = 42\n"
         assert [file.path for file in (await client.diff(log.session_id)).files] == ["src/app.py"]

@@ -14,18 +14,18 @@ class Upload(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """A thing in a folder; `kind` is file, folder, link, pipe, socket or device, `modified` seconds since 1970."""
+    """A thing in a folder; `kind` is file, folder, link, pipe, socket or device."""
 
     name: str
     kind: str
     size: int
-    modified: float
+    modified_at: str
 
 
 class Listing(Struct, frozen=True, kw_only=True):
     """Some entries of a folder; `next_cursor` asks for those after them."""
 
-    entries: tuple[Entry, ...]
+    items: tuple[Entry, ...]
     next_cursor: str | None
 
 

@@ -1,10 +1,17 @@
 """Times: milliseconds since 1970 inside, RFC 3339 in UTC with milliseconds outside."""
 
 from datetime import UTC, datetime
+from typing import Final
+
+_FIRST_MS: Final = -30_610_224_000_000  # the year 1000
+_LAST_MS: Final = 253_402_300_799_999  # the year 9999
 
 
 def rfc3339(ms: int) -> str:
-    """Milliseconds since 1970 as text, such as `2026-01-31T08:15:00.250Z`."""
+    """Milliseconds since 1970 as text, such as `2026-01-31T08:15:00.250Z`; what is no year of four digits (an agent
+    may set the times of its files) as the nearest that is.
+    """
+    ms = min(max(ms, _FIRST_MS), _LAST_MS)
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
 

@@ -26,7 +26,7 @@ class FolderQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Which folder of the workspace; empty or `.` is the workspace itself."""
 
     path: Path = ""
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 500
+    limit: Annotated[int, Meta(ge=1, le=200)] = 200
     cursor: Annotated[str, Meta(max_length=512)] | None = None
 
 

@@ -24,6 +24,8 @@ from zene.domain.files import (
     Upload,
     WriteFile,
 )
+from zene.domain.times import rfc3339
+from zene.workspaces import files as workspace_files
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspace, Workspaces
 
@@ -120,10 +122,7 @@ class Serving:
             page = await workspace.files.list(
                 request.path, cursor=request.cursor, limit=request.limit
             )
-        entries = tuple(
-            Entry(name=e.name, kind=e.kind, size=e.size, modified=e.modified) for e in page.entries
-        )
-        return Listing(entries=entries, next_cursor=page.next_cursor)
+        return Listing(items=tuple(map(_told, page.entries)), next_cursor=page.next_cursor)
 
     async def _read(self, request: ReadFile, transfer: Transfer) -> None:
         async with (
@@ -166,6 +165,15 @@ class Serving:
             del users[task]
             if not users:
                 self._users.pop(session_id, None)
+
+
+def _told(entry: workspace_files.Entry) -> Entry:
+    return Entry(
+        name=entry.name,
+        kind=entry.kind,
+        size=entry.size,
+        modified_at=rfc3339(int(entry.modified * 1000)),
+    )
 
 
 def _this_task() -> "asyncio.Task[None]":

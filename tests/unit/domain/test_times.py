@@ -26,3 +26,16 @@ def test_an_offset_is_taken_into_account() -> None:
 def test_a_time_without_offset_is_refused() -> None:
     with pytest.raises(ValueError, match="offset"):
         milliseconds("1970-01-01T00:00:00")
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [
+        (-86_400_000, "1969-12-31T00:00:00.000Z"),
+        (4_294_967_296_000, "2106-02-07T06:28:16.000Z"),
+        (10**20, "9999-12-31T23:59:59.999Z"),
+        (-(10**20), "1000-01-01T00:00:00.000Z"),
+    ],
+)
+def test_times_that_an_agent_may_set_are_shown_as_well_as_can_be(ms: int, shown: str) -> None:
+    assert rfc3339(ms) == shown
