@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 from zene.telemetry.traces import current_trace
@@ -27,9 +28,12 @@ _CREDENTIALS = re.compile(
     r"(?P<before>\b[Bb]earer\s+|://[^\s/:@]*:(?=[^\s\"']*@)|[?&](?:ticket|token|key)=)[^\s@&\"']+"
     r"|\bsk-[\w-]{8,}|\beyJ[\w-]+\.[\w-]+\.[\w-]+"
 )
+_SIGNS = ("earer", "://", "=", "sk-", "eyJ")  # each credential has one; most lines have none
 _PLAIN = re.compile(r"[\w.:/@+%,*-]+")
 _SHORTEST_SECRET = 6  # characters; masking shorter ones would eat half of every line
 _FIELDS = "zene_fields"
+
+_encode = json.JSONEncoder(default=str, ensure_ascii=True).encode
 
 
 class Log:
@@ -63,8 +67,12 @@ class Log:
     def _write(
         self, level: int, event: str, fields: dict[str, object], *, with_traceback: bool = False
     ) -> None:
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, exc_info=with_traceback, extra={_FIELDS: fields})
+        log = self._logger
+        if log.isEnabledFor(level):
+            trouble = sys.exc_info() if with_traceback else None
+            record = logging.LogRecord(log.name, level, "", 0, event, None, trouble)
+            record.__dict__[_FIELDS] = fields
+            log.handle(record)  # `log.log` would walk the stack for a line number that no line shows
 
 
 def logger(name: str) -> Log:
@@ -107,14 +115,19 @@ class Lines(logging.Formatter):
         line = self._as_line(record, fields)
         if self._known:
             line = self._known.sub(MASK, line)
-        return _CREDENTIALS.sub(lambda found: (found["before"] or "") + MASK, line)
+        if any(sign in line for sign in _SIGNS):
+            line = _CREDENTIALS.sub(lambda found: (found["before"] or "") + MASK, line)
+        return line
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         fields: dict[str, Any] = getattr(record, _FIELDS, {})
-        shown = {
-            name: MASK if _SECRET_NAMES.search(name) else value for name, value in fields.items()
-        }
+        shown = {name: MASK if _is_secret(name) else value for name, value in fields.items()}
         return shown | {"trace": trace} if (trace := current_trace()) else shown
+
+
+@lru_cache(1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAMES.search(name) is not None
 
 
 def _as_json(record: logging.LogRecord, fields: dict[str, Any]) -> str:
@@ -124,7 +137,7 @@ def _as_json(record: logging.LogRecord, fields: dict[str, Any]) -> str:
         "logger": record.name,
         "event": record.getMessage(),
     }
-    return json.dumps(line | fields, default=str, ensure_ascii=True)
+    return _encode(line | fields)
 
 
 def _as_text(record: logging.LogRecord, fields: dict[str, Any]) -> str:
