@@ -13,7 +13,7 @@ def rfc3339(ms: int) -> str:
     """
     ms = min(max(ms, _FIRST_MS), _LAST_MS)
     moment = datetime.fromtimestamp(ms // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+    return f"{moment.isoformat()[:19]}.{ms % 1000:03d}Z"
 
 
 def milliseconds(text: str) -> int:

@@ -22,20 +22,17 @@ from zene.domain.messages import (
 )
 
 Spoken = Message | Reasoning | ToolCall
+_SPOKEN = (Message, Reasoning, ToolCall)  # several times faster to ask for than a union
 _SENDABLE = re.compile(r"[a-zA-Z0-9_-]+")
 _UNSENDABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _DIGEST = 16  # characters
 
 
 class Answered(Struct, frozen=True):
-    """One answer of the model, in its order."""
+    """One answer of the model, in its order, and its tool calls, whose results the model is told next."""
 
     parts: Sequence[Spoken]
-
-    @property
-    def calls(self) -> list[ToolCall]:
-        """Its tool calls, whose results the model is told next."""
-        return [part for part in self.parts if isinstance(part, ToolCall)]
+    calls: Sequence[ToolCall]
 
 
 class Said(Struct, frozen=True):
@@ -57,7 +54,8 @@ def turns(items: Sequence[Item]) -> Iterator[Turn]:
     """The turns of a history."""
     for key, group in groupby(items, key=_answer):
         if key is not None:
-            yield Answered([item.content for item in group if isinstance(item.content, Spoken)])
+            parts = [item.content for item in group if isinstance(item.content, _SPOKEN)]
+            yield Answered(parts, [part for part in parts if isinstance(part, ToolCall)])
             continue
         for item in group:
             match item.content:
@@ -94,4 +92,4 @@ def sendable_id(call_id: str, *, longest: int) -> str:
 
 def _answer(item: Item) -> tuple[str, int] | None:
     """What items of one answer share; None for what the model did not say."""
-    return (item.task_id, item.step) if isinstance(item.content, Spoken) else None
+    return (item.task_id, item.step) if isinstance(item.content, _SPOKEN) else None
