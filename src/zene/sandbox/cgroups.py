@@ -52,28 +52,17 @@ class Group:
         os.setxattr(self.folders[0], _LABEL, label.encode())
 
     @property
-    def label(self) -> str | None:
-        """What it was given; None before that, and once it is gone."""
-        return self._attribute(_LABEL)
-
-    @property
     def is_orphaned(self) -> bool:
         """Whether the process that made it is known to have ended. What is in it then was killed half started:
         bubblewrap dies with its parent only a moment later.
         """
-        owner = self._attribute(_OWNER)
+        owner = _attribute(str(self.folders[0]), _OWNER)
         if owner is None:
             return False
-        namespace, _, process = owner.partition(" ")
+        namespace, _, process = owner.decode().partition(" ")
         if namespace != _pid_namespace():  # of another container: its numbers mean nothing here
             return False
         return process != _process(process.partition(" ")[0])
-
-    def _attribute(self, name: str) -> str | None:
-        try:
-            return os.getxattr(self.folders[0], name).decode()
-        except OSError:
-            return None
 
     def processes(self) -> set[int]:
         """Who is in the group now."""
@@ -144,8 +133,18 @@ class Cgroups:
         return [self._group(name) for name in names]
 
     def find(self, label: str) -> list[Group]:
-        """The groups under a label: as a rule one or none."""
-        return [group for group in self.groups() if group.label == label]
+        """The groups under a label: as a rule one or none. Every start asks, beside all that run: a call of
+        the system for each is all it costs.
+        """
+        root, wanted = str(self.roots[0]), label.encode()
+        try:
+            with os.scandir(root) as entries:
+                names = [entry.name for entry in entries if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+        return [
+            self._group(name) for name in names if _attribute(f"{root}/{name}", _LABEL) == wanted
+        ]
 
     def remove(self) -> None:
         """Remove the installation's own folders, as far as they are empty."""
@@ -169,6 +168,13 @@ class Cgroups:
 
     def _group(self, name: str) -> Group:
         return Group(tuple(root / name for root in self.roots), self.unified)
+
+
+def _attribute(folder: str, name: str) -> bytes | None:
+    try:
+        return os.getxattr(folder, name)
+    except OSError:  # it has none, or is gone
+        return None
 
 
 def _process(pid: str) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from zene.domain.errors import SetupError
@@ -197,8 +198,11 @@ def _let_all_read(folder: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+@cache
 def _compiled(folder: Path) -> Path:
-    """Where the compiled runner is: a name that changes with its source and with the Python."""
+    """Where the compiled runner is: a name that changes with its source and with the Python, but not while
+    this process lives, which has compiled it.
+    """
     python = _PYTHON.resolve()
     digest = hashlib.sha256(f"{python} {python.stat().st_mtime_ns}".encode())
     for file in sorted(_SOURCE.glob("*.py")):

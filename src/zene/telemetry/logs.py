@@ -72,7 +72,9 @@ class Log:
             trouble = sys.exc_info() if with_traceback else None
             record = logging.LogRecord(log.name, level, "", 0, event, None, trouble)
             record.__dict__[_FIELDS] = fields
-            log.handle(record)  # `log.log` would walk the stack for a line number that no line shows
+            log.handle(
+                record
+            )  # `log.log` would walk the stack for a line number that no line shows
 
 
 def logger(name: str) -> Log:
