@@ -1,5 +1,6 @@
 """`zene run` and what goes with it, as a person types them, against a server of their own."""
 
+import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
-from tests.servers import Zene, a_free_port
+from tests.servers import SECONDS, Zene, a_free_port
 
 
 @pytest.fixture
@@ -166,10 +167,16 @@ async def test_a_killed_server_only_interrupts_the_watching(zene: Zene, model: M
     running = await zene.start("run", "Hello", "--project", "project", "--model", "scripted")
     await running.until("word word")
     await zene.programs[0].end(signal.SIGKILL)
+    told = running.process.stderr
+    assert told is not None
+    async with asyncio.timeout(SECONDS):
+        while b"The server is away; trying again." not in await told.readline():
+            assert not told.at_eof()
     await zene.up()
     code, out, err = await running.end()
     assert code == 0, err
     assert "The end." in out
+    assert "is away" not in err, "it is told once"
 
 
 async def test_the_first_ctrl_c_stops_the_server_cleanly(zene: Zene) -> None:

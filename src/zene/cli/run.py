@@ -81,7 +81,7 @@ async def run(
 async def attach(*, session: str, server: str | None) -> int:
     """Show a session from its beginning, until it is deleted."""
     show = Show()
-    async with connected(server) as client, aclosing(client.follow(session)) as events:
+    async with connected(server) as client, aclosing(client.follow(session, away=_away)) as events:
         async for event in events:
             show.event(event.type, _data(event))
             if event.type == "session.deleted":
@@ -158,7 +158,7 @@ async def _to_its_end(client: AsyncClient, session: str, task: str, seen: int) -
 
 async def _watch(client: AsyncClient, session: str, task: str, seen: int) -> Outcome:
     show = Show(prompts=False)
-    async with aclosing(client.follow(session, after=seen)) as events:
+    async with aclosing(client.follow(session, after=seen, away=_away)) as events:
         async for event in events:
             if event.task_id != task:
                 continue
@@ -225,6 +225,10 @@ async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
             if time.monotonic() > give_up:
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _away() -> None:
+    terminal.note("The server is away; trying again. The task goes on once it is back.")
 
 
 def _data(event: Event) -> dict[str, Any]:

@@ -251,11 +251,16 @@ class AsyncClient:
         return await self._ask("GET", path, shapes.Events, query=query)
 
     def follow(
-        self, session_id: str, *, after: int | None = 0, patience_seconds: float = 120
+        self,
+        session_id: str,
+        *,
+        after: int | None = 0,
+        patience_seconds: float = 120,
+        away: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Event, None]:
         """A session's events as they happen, for ever: see `following.follow`. Leave it by `aclosing`."""
         return following.follow(
-            self._connection, _id(session_id), after, patience_seconds=patience_seconds
+            self._connection, _id(session_id), after, patience_seconds=patience_seconds, away=away
         )
 
     async def files(self, session_id: str, path: str = "", **page: Any) -> Listing:

@@ -1,7 +1,7 @@
 """Following a session over server-sent events, through every cut of the line, by its cursor."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, cast
 
@@ -20,29 +20,37 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 async def follow(
-    connection: Connection, session_id: str, after: int | None, *, patience_seconds: float
+    connection: Connection,
+    session_id: str,
+    after: int | None,
+    *,
+    patience_seconds: float,
+    away: Callable[[], None],
 ) -> AsyncGenerator[Event, None]:
     """Every event after the cursor (None: a snapshot and what comes then), durable ones once and in
     order, deltas between them. Ends when the session is deleted; comes back by itself whenever the
     line is cut or the server goes away. Raises what the server refuses it with, Unavailable or TooMany
-    once it has got nowhere for `patience_seconds`.
+    once it has got nowhere for `patience_seconds`; `away` is called as it begins to wait, once each time.
     """
     cursor, pause = after, _PAUSE_SECONDS
     clock = asyncio.get_running_loop().time
-    last_seen = clock()
+    last_seen, is_away = clock(), False
     while True:
         try:
             async with aclosing(_once(connection, session_id, cursor)) as events:
                 async for event in events:
-                    pause, last_seen = _PAUSE_SECONDS, clock()
+                    pause, last_seen, is_away = _PAUSE_SECONDS, clock(), False
                     if event.type not in FLEETING or event.type == "snapshot":
                         cursor = event.seq
                     yield event
                     if event.type == "session.deleted":
                         return
-        except (TooMany, Unavailable):
+        except (TooMany, Unavailable) as err:
             if clock() - last_seen > patience_seconds:
                 raise
+            if not is_away and isinstance(err, Unavailable):
+                is_away = True
+                away()
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
