@@ -244,7 +244,7 @@ BUILDS = {
     ),
     "who came first has every turn": Build(
         "G11",
-        says("zene.store.queue:USERS_IN_TURN", "users.turn, users.id", "users.id"),
+        says("zene.store.queue:FREE_USERS_IN_TURN", "users.turn, users.id", "users.id"),
         STORE / "test_claims.py",
         "test_whoever_was_served_last_waits_longest",
     ),

@@ -134,6 +134,23 @@ async def test_a_session_is_cancelled_from_elsewhere(zene: Zene) -> None:
     assert (await running.end())[0] == 130
 
 
+async def test_a_task_that_cannot_wait_interrupts_the_sessions_or_is_refused(
+    zene: Zene, sleeping: ModelServer
+) -> None:
+    script = sleeping.scripts["scripted"]
+    now = {"Now": [Answer(text="Here.")]}
+    sleeping.scripts["scripted"] = Script(answers=script.answers, answers_to=now)
+    running = await zene.start("run", "Sleep", "--model", "scripted")
+    await running.until("begun\n")
+    session = re.findall(r"ses_\w+", (await zene("sessions"))[1])[0]
+    more = ("run", "Now", "--session", session, "--priority", "5", "--on-busy")
+    code, _, err = await zene(*more, "reject")
+    assert (code, "a task that is not finished" in err) == (1, True)
+    code, out, err = await zene(*more, "interrupt")
+    assert (code, "Here." in out) == (0, True), err
+    assert (await running.end())[0] == 130
+
+
 @pytest.mark.usefixtures("sleeping")
 async def test_watching_ends_without_ending_the_work(zene: Zene) -> None:
     running = await zene.start("run", "Sleep", "--model", "scripted")

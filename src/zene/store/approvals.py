@@ -3,6 +3,8 @@
 A decision that was the task's last open question puts the task back into the queue in the same unit.
 """
 
+from operator import itemgetter
+
 from sqlalchemy import bindparam, exists, select, text, update
 
 from zene.domain.approvals import Approval, ApprovalStatus, Decision, Scope
@@ -68,7 +70,13 @@ _RESUME = Statement(
     .returning(tasks.c.id)
 )
 _OVERDUE = Statement(
-    select(approvals.c.id, approvals.c.session_id, approvals.c.task_id, approvals.c.item_id)
+    select(
+        approvals.c.id,
+        approvals.c.session_id,
+        approvals.c.task_id,
+        approvals.c.item_id,
+        approvals.c.user_id,
+    )
     .where(approvals.c.status == "pending", approvals.c.expires_at <= bindparam("now"))
     .order_by(approvals.c.expires_at)
     .limit(bindparam("limit"))
@@ -132,7 +140,9 @@ def decide(
 def expire(*, now: int, limit: int) -> Unit[list[tuple[str, list[Event]]]]:
     """End what nobody has answered in time: those calls count as denied."""
     swept = []
-    for approval_id, session_id, task_id, item_id in (yield _OVERDUE(now=now, limit=limit)):
+    overdue = yield _OVERDUE(now=now, limit=limit)
+    # In the order in which claims hold sessions, so that nobody waits in a circle.
+    for approval_id, session_id, task_id, item_id, _ in sorted(overdue, key=itemgetter(4, 1)):
         writer = yield from held(session_id, now)
         if not (yield _EXPIRE(approval=approval_id, now=now)):
             continue

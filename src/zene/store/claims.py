@@ -17,7 +17,7 @@ from zene.store import ending, rows, spending
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer, fenced, held
-from zene.store.queue import CAP, HEADS, IS_FIRST, USERS_IN_TURN
+from zene.store.queue import CAP, FREE_USERS_IN_TURN, HEADS, IS_FIRST, USERS_IN_TURN
 from zene.store.schema import sessions, tasks, users
 
 _next_turn = select(func.max(users.c.turn) + 1).scalar_subquery()
@@ -114,11 +114,14 @@ def claim(
     *, worker: str, now: int, lease_seconds: float, limit: int, user_cap: int
 ) -> Unit[HandedOut]:
     """Hand out what is ready, to users in turn, within every user's cap; one task of a user before the
-    second of any. Users' rows, and then their sessions', are held in the order of their ids, so that
-    workers that claim at once wait for each other and never in a circle.
+    second of any. Users that somebody else holds are passed over, unless there are no others; those are
+    waited for in the order of their ids, so that nobody waits in a circle.
     """
     terms = _Terms(worker, now, now + round(lease_seconds * 1000), user_cap)
-    ready = [row[0] for row in (yield USERS_IN_TURN(cap=user_cap, limit=limit))]
+    in_turn = yield FREE_USERS_IN_TURN(cap=user_cap, limit=limit)
+    if not in_turn:
+        in_turn = yield USERS_IN_TURN(cap=user_cap, limit=limit)
+    ready = [row[0] for row in in_turn]
     claims: list[Claim] = []
     for user_id in sorted(ready):
         claims += yield from _serve(user_id, limit // len(ready), terms)

@@ -37,13 +37,16 @@ _ready = _first.union_all(
         .scalar_subquery()
     ).where(_first.c.user_id.is_not(None))
 )
-USERS_IN_TURN = Statement(
+_in_turn = (
     select(users.c.id)
     .join(_ready, _ready.c.user_id == users.c.id)
     .where(users.c.disabled_at.is_(None), users.c.active < CAP)
     .order_by(users.c.turn, users.c.id)
     .limit(bindparam("limit"))
 )
+USERS_IN_TURN = Statement(_in_turn)
+# Held at once, without those that somebody else holds: workers that claim at once get different users.
+FREE_USERS_IN_TURN = Statement(_in_turn.with_for_update(of=users, skip_locked=True, key_share=True))
 HEADS = Statement(
     select(tasks.c.id, tasks.c.session_id)
     .where(tasks.c.user_id == bindparam("user"), tasks.c.status == "queued", tasks.c.is_head == 1)

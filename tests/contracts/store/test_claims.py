@@ -50,6 +50,15 @@ async def test_a_users_cap_holds_however_many_claim_at_once(world: World) -> Non
     assert len(await world.claim(limit=5, user_cap=3)) == 1
 
 
+async def test_many_who_claim_at_once_get_everything_once(world: World) -> None:
+    made = set()
+    for _ in range(12):
+        made.add((await world.submit(await world.session(await world.user()))).id)
+    found = await asyncio.gather(*(world.claim(limit=3) for _ in range(8)))
+    claimed = [claim.task.id for some in found for claim in some]
+    assert sorted(claimed) == sorted(made)
+
+
 async def test_a_users_own_cap_goes_before_the_installations(world: World) -> None:
     user = await world.user()
     for _ in range(3):
