@@ -54,15 +54,11 @@ REVOKED = Live(0, "revoked", durable=False, body=b"")
 
 
 class Signal(Struct, frozen=True, kw_only=True):
-    """A word to the worker that holds a session. The store has it already: a lost signal is found by the sweep.
+    """A word to the worker that holds a session. The store has it already: a lost signal is found by the sweep."""
 
-    `release` is said by the `worker` that has claimed the session, to those that still have its workspace open.
-    """
-
-    kind: Literal["cancel", "delete", "release"]
+    kind: Literal["cancel", "delete"]
     session_id: str
     task_id: str | None = None
-    worker: str | None = None
 
 
 class Subscription(Protocol):

@@ -1,6 +1,6 @@
 """Files of projects and sessions: asked of a worker over the bus, the one that holds the workspace first.
 
-A gateway never opens a workspace: it may be on another machine, and is mounted once.
+A gateway never opens a workspace: it may be on another machine.
 """
 
 import asyncio

@@ -45,7 +45,6 @@ class Bench:
     def __init__(self, session: Session, host: "Host") -> None:
         self.users = 0
         self.idle_since = time.monotonic()
-        self.is_wanted = False  # elsewhere, as soon as nobody uses it
         self.news: list[Body] = []  # what became of it, until a runner has told it
         self._session = session
         self._host = host
@@ -206,19 +205,6 @@ class Benches:
         finally:
             bench.users -= 1
             bench.idle_since = time.monotonic()
-            if bench.is_wanted:
-                await self.let_go(session.id)
-
-    async def let_go(self, session_id: str) -> None:
-        """Close a session's bench, now or when its last task has left it."""
-        bench = self._benches.get(session_id)
-        if bench is None:
-            return
-        if bench.users:
-            bench.is_wanted = True
-            return
-        del self._benches[session_id]
-        await bench.close()
 
     async def drop(self, session_id: str) -> None:
         """Close a session's bench now, whoever uses it; kill what else runs under its label."""

@@ -31,7 +31,6 @@ from zene.workspaces.workspaces import Workspace, Workspaces
 
 AT_ONCE: Final = 64  # more wait for their turn
 TURN_SECONDS: Final = 2.5
-LET_GO_SECONDS: Final = 1.5  # of the three that one waits who wants to open the workspace
 
 log = telemetry.logger(__name__)
 _decode = msgspec.msgpack.Decoder(FileRequest).decode
@@ -46,7 +45,6 @@ class Serving:
         self._workspaces = workspaces
         self._outputs = outputs
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._users: dict[str, dict[asyncio.Task[None], Transfer]] = {}  # of each open workspace
 
     async def run(self) -> None:
         """Be asked from now on. Those who are being answered when it ends are told to ask again."""
@@ -57,19 +55,10 @@ class Serving:
             async for asked in requests:
                 group.create_task(self._answer(asked), name="files")
 
-    async def let_go(self, session_id: str) -> None:
-        """Use the session's workspace no more: what is not done soon is broken off, to be asked again elsewhere."""
-        users = dict(self._users.get(session_id, {}))
-        if users:
-            _, slow = await asyncio.wait(users, timeout=LET_GO_SECONDS)
-            for task in slow:
-                users[task].fail(
-                    Unavailable("The session goes on in another place; try again.", retry_after=1)
-                )
-
     async def _answer(self, asked: Asked) -> None:
         transfer = asked.transfer
-        transfer.when_lost(_this_task().cancel)
+        if (this := asyncio.current_task()) is not None:
+            transfer.when_lost(this.cancel)
         try:
             await self._in_turn(asked)
             transfer.end()
@@ -103,7 +92,7 @@ class Serving:
             case ReplaceProject():
                 await transfer.send(_encode(await self._replace_project(request, transfer)))
             case ListFolder():
-                await transfer.send(_encode(await self._list(request, transfer)))
+                await transfer.send(_encode(await self._list(request)))
             case ReadFile():
                 await self._read(request, transfer)
             case WriteFile():
@@ -117,8 +106,8 @@ class Serving:
         unpacked = await self._workspaces.replace_project(request.project_id, _content(transfer))
         return Upload(files=unpacked.files, bytes=unpacked.bytes, dropped=unpacked.dropped)
 
-    async def _list(self, request: ListFolder, transfer: Transfer) -> Listing:
-        async with self._opened(request, transfer) as workspace:
+    async def _list(self, request: ListFolder) -> Listing:
+        async with self._opened(request) as workspace:
             page = await workspace.files.list(
                 request.path, cursor=request.cursor, limit=request.limit
             )
@@ -126,14 +115,14 @@ class Serving:
 
     async def _read(self, request: ReadFile, transfer: Transfer) -> None:
         async with (
-            self._opened(request, transfer) as workspace,
+            self._opened(request) as workspace,
             aclosing(workspace.files.stream(request.path)) as chunks,
         ):
             async for chunk in chunks:
                 await transfer.send(chunk)
 
     async def _write(self, request: WriteFile, transfer: Transfer) -> None:
-        async with self._opened(request, transfer) as workspace:
+        async with self._opened(request) as workspace:
             await workspace.files.write(request.path, _content(transfer), limit=request.limit)
 
     async def _diff(self, request: ShowDiff) -> Difference:
@@ -152,19 +141,11 @@ class Serving:
 
     @asynccontextmanager
     async def _opened(
-        self, request: ListFolder | ReadFile | WriteFile, transfer: Transfer
+        self, request: ListFolder | ReadFile | WriteFile
     ) -> AsyncGenerator[Workspace, None]:
-        session_id, task = request.session_id, _this_task()
-        await self._workspaces.create(session_id, request.project_id)
-        users = self._users.setdefault(session_id, {})
-        users[task] = transfer
-        try:
-            async with self._workspaces.open(session_id) as workspace:
-                yield workspace
-        finally:
-            del users[task]
-            if not users:
-                self._users.pop(session_id, None)
+        await self._workspaces.create(request.session_id, request.project_id)
+        async with self._workspaces.open(request.session_id) as workspace:
+            yield workspace
 
 
 def _told(entry: workspace_files.Entry) -> Entry:
@@ -174,12 +155,6 @@ def _told(entry: workspace_files.Entry) -> Entry:
         size=entry.size,
         modified_at=rfc3339(int(entry.modified * 1000)),
     )
-
-
-def _this_task() -> "asyncio.Task[None]":
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in one
-    return task
 
 
 async def _content(transfer: Transfer) -> AsyncGenerator[bytes, None]:

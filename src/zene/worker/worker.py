@@ -18,7 +18,6 @@ from zene.worker.changes import Changes
 from zene.worker.desk import Desk, now_ms
 from zene.worker.jobs import Jobs
 from zene.worker.leases import Leases
-from zene.worker.releases import Releases
 from zene.worker.runner import Runner
 from zene.worker.serving import Serving
 from zene.worker.sweep import Sweep
@@ -45,7 +44,6 @@ class Worker:
         self._jobs = Jobs(desk)
         self._changes = Changes(desk)
         self._serving = Serving(desk.bus, desk.workspaces, desk.outputs)
-        self._releases = Releases(desk, self._serving, self._leases.renew)
         self._draining = asyncio.Event()
         desk.meters.slots.set(desk.terms.slots)
         desk.meters.running.ask(lambda: self.running)
@@ -86,7 +84,6 @@ class Worker:
             helpers.append(group.create_task(self._listen(), name="signals"))
             helpers.append(group.create_task(self._changes.run(), name="changes"))
             helpers.append(group.create_task(self._serving.run(), name="files"))
-            helpers.append(group.create_task(self._releases.run(), name="releases"))
             ready()
             await self._claim_until_drained(group)
             await self._drain()
@@ -138,7 +135,6 @@ class Worker:
         try:
             with telemetry.traced(claim.task.trace_id):
                 log.info("task.claimed", task=claim.task.id, attempt=claim.task.attempt)
-                await self._releases.claim(runner.session_id)
                 await runner.run()
             if runner.changed_since_ms is not None:
                 self._changes.note(runner.session_id, runner.changed_since_ms)
@@ -151,9 +147,6 @@ class Worker:
     async def _listen(self) -> None:
         async with self._desk.bus.signals() as signals:
             async for signal in signals:
-                if signal.kind == "release":
-                    self._releases.hear(signal)
-                    continue
                 for runner in list(self._runners.values()):
                     if _is_meant(signal, runner):
                         runner.cancel()

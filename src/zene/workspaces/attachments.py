@@ -36,7 +36,7 @@ class Attachments:
         return place in self._shared
 
     def is_attached(self, place: Path) -> bool:
-        """Whether it is open in this process: nobody else can open it then."""
+        """Whether it is open in this process: for whoever comes then it costs nothing."""
         return place in self._shared and self._shared[place].attached is not None
 
     async def take(self, place: Path) -> Attached:
