@@ -73,9 +73,10 @@ class LocalBench:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
 
-    async def list(self, path: str) -> Sequence[Entry]:
+    async def list(self, path: str, limit: int) -> Sequence[Entry]:
         try:
-            return [_entry(place) for place in self._place(path).iterdir()]
+            places = sorted(self._place(path).iterdir(), key=lambda place: os.fsencode(place.name))
+            return [_entry(place) for place in places[:limit]]
         except FileNotFoundError:
             raise NotFound(f"There is no folder {path}.") from None
 

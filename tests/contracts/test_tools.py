@@ -38,8 +38,8 @@ class SandboxBench:
     async def write(self, path: str, content: bytes) -> None:
         await self._files.write(path, content)
 
-    async def list(self, path: str) -> Sequence[Entry]:
-        page = await self._files.list(path)
+    async def list(self, path: str, limit: int) -> Sequence[Entry]:
+        page = await self._files.list(path, limit=limit)
         return [Entry(name=e.name, kind=e.kind, size=e.size) for e in page.entries]
 
 
@@ -99,6 +99,13 @@ async def test_what_one_tool_does_the_others_see(context: LocalContext) -> None:
     assert (await use(context, "list_files")).output == "made\nsrc/"
     read = await use(context, "read_file", path="src/a b/app.py", offset=2)
     assert read.output == "    return 42"
+
+
+async def test_a_long_folder_is_cut_with_a_mark(context: LocalContext) -> None:
+    await use(context, "shell", command="mkdir many; cd many; touch $(seq -f %04g 0 1002)")
+    listed = (await use(context, "list_files", path="many")).output.splitlines()
+    assert (len(listed), listed[0], listed[999]) == (1001, "0000", "0999")
+    assert listed[-1] == "[… more than 1000 in all; find_files or shell shows the others]"
 
 
 async def test_a_file_keeps_its_mode_when_it_is_edited(context: LocalContext) -> None:

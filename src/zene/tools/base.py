@@ -40,8 +40,8 @@ class Workbench(Protocol):
         """Make the file hold exactly this, keeping its mode; missing folders are made. Raises InvalidInput."""
         ...
 
-    async def list(self, path: str) -> Sequence[Entry]:
-        """What a folder holds, in no order. Raises NotFound, InvalidInput."""
+    async def list(self, path: str, limit: int) -> Sequence[Entry]:
+        """What a folder holds, by name, the first `limit` of it. Raises NotFound, InvalidInput."""
         ...
 
 

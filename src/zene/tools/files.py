@@ -95,10 +95,10 @@ async def write(arguments: Write, context: Context) -> Done:
 async def list_folder(arguments: Folder, context: Context) -> Done:
     """The names in a folder, folders with a slash."""
     path = inside(arguments.path)
-    entries = sorted(await context.bench.list(path), key=lambda entry: entry.name)
+    entries = await context.bench.list(path, ENTRIES_LIMIT + 1)
     names = [_name(entry) for entry in entries[:ENTRIES_LIMIT]]
     if len(entries) > ENTRIES_LIMIT:
-        names.append(f"[… {len(entries) - ENTRIES_LIMIT} more]")
+        names.append(f"[… more than {ENTRIES_LIMIT} in all; find_files or shell shows the others]")
     return succeeded(printable("\n".join(names)) or "[the folder is empty]")
 
 

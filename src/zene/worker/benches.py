@@ -94,9 +94,9 @@ class Bench:
         """Write a file of the workspace whole."""
         await (await self._open()).files.write(path, content)
 
-    async def list(self, path: str) -> Sequence[Entry]:
-        """The names in a folder of the workspace."""
-        page = await (await self._open()).files.list(path)
+    async def list(self, path: str, limit: int) -> Sequence[Entry]:
+        """The first names in a folder of the workspace."""
+        page = await (await self._open()).files.list(path, limit=limit)
         return [Entry(name=e.name, kind=e.kind, size=e.size) for e in page.entries]
 
     async def outcome(self, call_id: str) -> Outcome | None:
