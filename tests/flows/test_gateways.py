@@ -154,6 +154,47 @@ async def test_without_redis_a_user_who_is_disabled_is_cut_off_all_the_same(
                     await anext(stream)
 
 
+async def test_an_approval_that_is_wanted_and_the_quota_are_told_wherever_their_user_looks_on(
+    tmp_path: Path, gateways: list[Gateway], server: RedisServer
+) -> None:
+    model = Scripted(says(call("shell", command="true")))
+    async with AsyncExitStack() as stack:
+        bus = await on_redis(server, stack)
+        worker = Worker(await stack.enter_async_context(a_desk(tmp_path, bus, model)))
+        ada, bob = [await gateways[0].client(name) for name in ("ada", "bob")]
+        root = await gateways[0].client("root", Role.ADMIN)
+        await root.change_user((await ada.me()).id, quota={"tokens": 1_000_000})
+        elsewhere = await gateways[1].signed_in("ada")
+        asks = await ada.create_session(approval_policy="ask_always")
+        sessions = [await each.create_session() for each in (elsewhere, bob)]
+        own, beside, others = (
+            await opened(ada, asks.id),
+            await opened(elsewhere, sessions[0].id),
+            await opened(bob, sessions[1].id),
+        )
+        for stream in (own, beside, others):
+            await stack.enter_async_context(aclosing(stream))
+        running_ = asyncio.create_task(worker.run())
+        async with asyncio.timeout(LONG):
+            await ada.submit(asks.id, "Go.")
+            told = await until(beside, "approval.wanted")
+            quota = await until(beside, "quota.updated")
+            asked = await until(own, "approval.requested")
+            for session in (asks, *sessions):
+                await gateways[2].append(session.id, [Draft(body=SessionUpdated(title="next"))])
+            for stream in (own, others):
+                while (event := await anext(stream)).type != "session.updated":
+                    assert event.type != "approval.wanted"
+                    assert event.type != "quota.updated" or stream is own
+            await worker.stop()
+            await running_
+    data = msgspec.json.decode(told.data)
+    assert msgspec.json.decode(quota.data) == {"used": 1050, "reserved": 0, "limit": 1_000_000}
+    assert (told.session_id, told.seq) == (sessions[0].id, 1)
+    assert data["session_id"] == asks.id
+    assert data["approval_id"] == msgspec.json.decode(asked.data)["approval_id"]
+
+
 async def test_a_cancel_reaches_the_worker_from_any_gateway_and_every_tab_sees_the_end(
     tmp_path: Path, gateways: list[Gateway], server: RedisServer
 ) -> None:

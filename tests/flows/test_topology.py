@@ -20,7 +20,7 @@ from tests.redis_server import redis_server
 from tests.servers import ADMIN, Log, says, served_by
 from tests.unit.workspaces.archives import archive
 from zene.client import AsyncClient
-from zene.domain.events import Event
+from zene.domain.events import FLEETING, Event
 
 SECONDS = 60.0
 SHELL = Call(name="shell", arguments={"command": "echo x >> log.txt; echo begun"})
@@ -115,7 +115,7 @@ async def followed(client: AsyncClient, session_id: str, tasks: int) -> list[Eve
     seen: list[Event] = []
     async with aclosing(client.follow(session_id)) as events:
         async for event in events:
-            if event.type in ("item.delta", "usage.updated", "queue.changed", "quota.updated"):
+            if event.type in FLEETING:
                 continue
             seen.append(event)
             if [each.type for each in seen].count("task.finished") == tasks:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from zene.domain.errors import ZeneError
-from zene.domain.events import FLEETING, Draft, Event
+from zene.domain.events import FLEETING, Body, Draft, Event
 
 WINDOW_BYTES = 128 << 10  # of a transfer, each way, that were sent and not taken yet
 REQUEST_BYTES = 64 << 10
@@ -47,6 +47,11 @@ def live(event: Event) -> Live:
         body=_encoder.encode(event),
         completes=event.item_id if event.type == "item.completed" else None,
     )
+
+
+def word(body: Body) -> Live:
+    """A word to a user: of no session, so without a `seq`, and its body alone."""
+    return Live(0, body.type, durable=False, body=_encoder.encode(body))
 
 
 REVOKED = Live(0, "revoked", durable=False, body=b"")

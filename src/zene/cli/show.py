@@ -162,6 +162,9 @@ class Show:
         asked = (data[name] for name in ("approval_id", "name", "risk", "arguments"))
         terminal.say(approval(*asked))
 
+    def _wanted(self, data: Mapping[str, Any]) -> None:
+        self._note(f"{data['session_id']} waits for you: zene approve {data['approval_id']}")
+
     def _finished(self, data: Mapping[str, Any]) -> None:
         self._close_line()
         terminal.note(summary(data))
@@ -183,6 +186,7 @@ class Show:
         "diff.updated": _changed,
         "step.retry": _retry,
         "approval.requested": _approval,
+        "approval.wanted": _wanted,
     }  # fmt: skip
 
 

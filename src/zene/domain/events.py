@@ -209,6 +209,17 @@ class ApprovalRequested(_Body, frozen=True, kw_only=True):
     expires_at: str
 
 
+class ApprovalWanted(_Body, frozen=True, kw_only=True):
+    """Fleeting, on the streams of the user's other sessions: a call in the session `session_id` waits for an answer."""
+
+    type = "approval.wanted"
+    approval_id: str
+    session_id: str
+    name: str
+    summary: str
+    expires_at: str
+
+
 class ApprovalDecided(_Body, frozen=True, kw_only=True):
     """A person answered."""
 
@@ -279,8 +290,8 @@ class UsageUpdated(_Body, frozen=True, kw_only=True):
 
 
 class QuotaUpdated(_Body, frozen=True, kw_only=True):
-    """Fleeting, after a model call of a user who has a quota: the tokens that all of the user's tasks have used
-    in its period, and those that open model calls have reserved.
+    """Fleeting, on each of a user's streams, after a model call of a user who has a quota: the tokens that all of
+    the user's tasks have used in its period, and those that open model calls have reserved.
     """
 
     type = "quota.updated"
@@ -301,13 +312,20 @@ Body = (
     SessionCreated | SessionUpdated | SessionDeleted | TaskQueued | TaskUpdated
     | TaskStarted | TaskPhase | TaskWaiting | TaskResumed | TaskFinished | StepStarted | StepRetry | StepFinished
     | ItemStarted | ItemDelta | ItemCompleted | ApprovalRequested | ApprovalDecided
-    | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated
+    | ApprovalWanted | ApprovalExpired | DiffUpdated | SandboxState | QueueChanged | UsageUpdated
     | QuotaUpdated | Snapshot
 )  # fmt: skip
 
 TYPES: dict[str, type[Body]] = {body.type: body for body in get_args(Body)}
 FLEETING: frozenset[str] = frozenset(
-    {"item.delta", "queue.changed", "usage.updated", "quota.updated", "snapshot"}
+    {
+        "item.delta",
+        "queue.changed",
+        "usage.updated",
+        "quota.updated",
+        "approval.wanted",
+        "snapshot",
+    }
 )
 
 

@@ -20,7 +20,7 @@ from zene.bus.base import REVOKED, Live, Subscription, live
 from zene.domain.errors import InvalidInput, ZeneError
 from zene.domain.events import Draft, Event, QueueChanged, Snapshot, envelope
 from zene.domain.times import rfc3339
-from zene.gateway import shapes
+from zene.gateway import shapes, words
 from zene.gateway.calls import Call
 from zene.gateway.downloads import cut_off
 from zene.gateway.following import Followed
@@ -154,10 +154,13 @@ class EventStream:
         if event.type == REVOKED.type:
             claims = self._call.caller.claims
             self._over = not await self._parts.sign_ins.still_good(claims, look=True)
-            return
-        if event.seq > self._cursor:
-            await self._catch_up()
-        await self._gather(event)
+        elif event.seq == 0:
+            if draft := words.shown(event, self._session_id):
+                await self._gather(live(self._envelope(draft)))
+        else:
+            if event.seq > self._cursor:
+                await self._catch_up()
+            await self._gather(event)
 
     async def _gather(self, event: Live) -> None:
         """Send it soon, with what arrives with it: one system call for all, and no more held than a chunk."""

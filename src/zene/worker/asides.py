@@ -9,13 +9,11 @@ from zene.domain.events import (
     Body,
     Draft,
     Phase,
-    QuotaUpdated,
     StepFinished,
     TaskFinished,
     TaskPhase,
     UsageUpdated,
 )
-from zene.domain.quotas import Account
 from zene.domain.tasks import Task
 from zene.worker.changes import may_change
 from zene.worker.desk import now_ms
@@ -48,17 +46,8 @@ class Asides:
             self.changed_since_ms = now_ms()
         return drafts
 
-    def told_with(self, batch: Batch, account: Account | None) -> list[Draft]:
-        """What the batch's settled model call changed: what the task has used, unless the batch says it itself,
-        and the user's account where that has a limit.
-        """
-        told = [] if (usage := self._usage(batch)) is None else [usage]
-        if account is not None and account.limit is not None:
-            body = QuotaUpdated(used=account.used, reserved=account.reserved, limit=account.limit)
-            told.append(Draft(body=body))
-        return told
-
-    def _usage(self, batch: Batch) -> Draft | None:
+    def usage(self, batch: Batch) -> Draft | None:
+        """What the task has used, once the batch has settled a model call and does not say it itself."""
         before = self._used
         for draft in batch.drafts:
             if isinstance(draft.body, StepFinished):

@@ -47,15 +47,15 @@ class Publisher:
             self._gathered.append(newest)
         self._due.set()
 
-    async def events(self, events: Sequence[Event], fleeting: Sequence[Draft] = ()) -> None:
-        """Publish committed events, after the deltas that came before them, and fleeting ones with them."""
+    async def events(self, events: Sequence[Event], fleeting: Draft | None = None) -> None:
+        """Publish committed events, after the deltas that came before them, and a fleeting one with them."""
         await self.flush()
         if events:
             self._seq = events[-1].seq
             for event in events:
                 if event.type == "item.completed" and event.item_id:
                     self._open.pop(event.item_id, None)
-            now = map(self._envelope, fleeting)
+            now = [] if fleeting is None else [self._envelope(fleeting)]
             await self._bus.publish(self._session_id, [live(event) for event in (*events, *now)])
 
     async def flush(self) -> None:

@@ -29,6 +29,7 @@ from zene.worker.live import Publisher
 from zene.worker.meters import TaskMeters
 from zene.worker.operations import TaskOperations
 from zene.worker.shortage import resume_waiting
+from zene.worker.words import tell_user
 
 if TYPE_CHECKING:
     from zene.llm.base import Provider
@@ -184,9 +185,9 @@ class Runner:
 
     async def _record(self, batch: Batch) -> Recorded:
         recorded = await self._patiently(batch)
-        told = self._asides.told_with(batch, recorded.account)
         with self._desk.meters.publish.timed():
-            await self._publisher.events(recorded.events, told)
+            await self._publisher.events(recorded.events, self._asides.usage(batch))
+        await tell_user(self._desk.bus, self.lease.user_id, recorded)
         if recorded.is_short:
             await self._resume_waiting()
         return recorded

@@ -164,3 +164,9 @@ def test_what_was_changed_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) 
     one = {"path": "a", "added": 3, "removed": 1}
     Show().event("diff.updated", {"files": [one], "more_files": 2, "added": 5, "removed": 1})
     assert capsys.readouterr().err == "Changed so far: 3 files, +5 -1 lines.\n"
+
+
+def test_a_call_of_another_session_that_waits_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = {"session_id": "ses_2", "approval_id": "apr_1", "name": "shell"}
+    Show().event("approval.wanted", wanted)
+    assert "ses_2 waits for you: zene approve apr_1" in capsys.readouterr().err

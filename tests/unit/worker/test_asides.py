@@ -8,7 +8,6 @@ from zene.domain.events import (
     Body,
     Draft,
     ItemStarted,
-    QuotaUpdated,
     SandboxState,
     StepFinished,
     TaskFinished,
@@ -16,7 +15,6 @@ from zene.domain.events import (
     UsageUpdated,
 )
 from zene.domain.messages import Usage
-from zene.domain.quotas import Account
 from zene.worker.asides import Asides
 
 GONE = SandboxState(state="gone", reason="ended")
@@ -56,15 +54,11 @@ def test_a_phase_that_came_after_a_tasks_end_is_not_the_next_ones() -> None:
 
 def test_usage_goes_on_from_what_earlier_runs_used_and_is_left_to_the_end() -> None:
     asides = Asides(replace(new_task(), usage=Usage(input_tokens=5), cost=None))
-    assert asides.told_with(begins("shell"), None) == []
-    (draft,) = asides.told_with(batch(STEP), Account(used=15, reserved=0, limit=None))
+    assert asides.usage(begins("shell")) is None
+    draft = asides.usage(batch(STEP))
+    assert draft is not None
     assert draft.body == UsageUpdated(usage=Usage(input_tokens=15), cost=0.5)
-    assert asides.told_with(batch(STEP, END), None) == []
-
-
-def test_an_account_is_told_where_it_has_a_limit() -> None:
-    told = Asides(new_task()).told_with(batch(STEP, END), Account(used=15, reserved=5, limit=99))
-    assert [draft.body for draft in told] == [QuotaUpdated(used=15, reserved=5, limit=99)]
+    assert asides.usage(batch(STEP, END)) is None
 
 
 def test_only_a_call_that_may_change_a_file_is_reason_to_look() -> None:
