@@ -18,6 +18,8 @@ from sqlalchemy import (
     text,
 )
 
+_WHERE = "where"
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -61,9 +63,18 @@ def usage() -> list[Column[Any]]:
 
 
 def partial(name: str, *columns: str | TextClause, where: str) -> Index:
-    """An index of the rows for which `where` holds; a query that names the same condition may use it."""
-    condition = text(where)
-    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+    """An index of the rows for which `where` holds; a query that names the same condition may use it.
+
+    Whoever makes it asks `for_dialect`: named here, the condition would import every dialect it is for.
+    """
+    return Index(name, *columns, info={_WHERE: where})
+
+
+def for_dialect(index: Index, dialect: str) -> Index:
+    """The index with what its dialect has to know of it."""
+    if _WHERE in index.info:
+        index.dialect_options[dialect]["where"] = text(index.info[_WHERE])
+    return index
 
 
 def one_of(column: ColumnElement[str], *values: str) -> ColumnElement[bool]:

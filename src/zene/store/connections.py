@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from zene.domain.errors import SetupError, Unavailable
 from zene.store.base import Query, Rows, Statement, T, Unit
-from zene.store.columns import metadata
+from zene.store.columns import for_dialect, metadata
 
 _DIALECT: Final = SQLiteDialect_pysqlite(paramstyle="named")
 
@@ -73,7 +73,7 @@ def definitions() -> Iterator[str]:
     for table in metadata.sorted_tables:
         yield str(CreateTable(table).compile(dialect=_DIALECT))
         for index in table.indexes:
-            yield str(CreateIndex(index).compile(dialect=_DIALECT))
+            yield str(CreateIndex(for_dialect(index, "sqlite")).compile(dialect=_DIALECT))
 
 
 def ends_transaction(error: Exception) -> bool:

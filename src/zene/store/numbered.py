@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.elements import ClauseElement
 
 from zene.store.base import Query, Rows, Statement, T, Unit
-from zene.store.columns import metadata
+from zene.store.columns import for_dialect, metadata
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -66,7 +66,7 @@ def definitions() -> Iterator[str]:
     for table in metadata.sorted_tables:
         yield str(CreateTable(table).compile(dialect=_DIALECT))
         for index in table.indexes:
-            yield str(CreateIndex(index).compile(dialect=_DIALECT))
+            yield str(CreateIndex(for_dialect(index, "postgresql")).compile(dialect=_DIALECT))
 
 
 async def _execute(connection: "Connection[Any]", query: Query) -> Rows:
