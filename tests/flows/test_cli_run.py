@@ -90,6 +90,13 @@ async def test_an_empty_prompt_leaves_nothing_behind(zene: Zene, tmp_path: Path)
     assert "ses_" not in (await zene("sessions"))[1]
 
 
+async def test_whose_sign_in_has_ended_is_told_how_to_sign_in_again(zene: Zene) -> None:
+    kept = zene.home / ".config" / "zene" / "credentials.json"
+    kept.write_text(re.sub(r'("\w+_token": *")[^"]*', r"\1gone", kept.read_text()))
+    code, _, err = await zene("sessions")
+    assert (code, err.endswith(f" Run: zene login {zene.url}\n")) == (1, True), err
+
+
 async def test_an_address_where_no_zene_answers_is_told(zene: Zene) -> None:
     arguments = ("login", f"{zene.url}/elsewhere", "--email", "a@b.example")
     code, _, err = await zene(*arguments, stdin="a password\n")

@@ -39,7 +39,10 @@ async def connected(server: str | None) -> AsyncIterator[AsyncClient]:
     )
     refreshed = partial(keep, url, signed_in.email)
     async with AsyncClient(url, tokens=tokens, refreshed=refreshed) as client:
-        yield client
+        try:
+            yield client
+        except Unauthorized as err:
+            raise Unauthorized(f"{err.message} Run: zene login {url}", code=err.code) from err
 
 
 def keep(url: str, email: str, tokens: Tokens, *, as_current: bool = False) -> None:
