@@ -15,7 +15,7 @@ from zene.domain.errors import ZeneError
 from zene.gateway.meters import Meters
 
 _LINGER_SECONDS: Final = 5.0
-_LINGER_BYTES: Final = 64 << 20
+_LINGER_BYTES: Final = 1 << 30
 
 log = logging.getLogger("zene.gateway")
 
