@@ -107,8 +107,8 @@ async def test_an_address_where_no_zene_answers_is_told(zene: Zene) -> None:
 
 
 async def test_an_unknown_model_is_refused(zene: Zene) -> None:
-    code, _, err = await zene("run", "Hello", "--model", "nobodys")
-    assert code == 2
+    code, _, err = await zene("run", "Hello", "--project", "project", "--model", "nobodys")
+    assert (code, "Uploading" in err) == (2, False)
     assert "no model 'nobodys'. It has: " in err
     assert "scripted" in err
 

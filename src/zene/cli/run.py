@@ -104,6 +104,8 @@ def _folder_to_change(project: str | None) -> Path:
 
 async def _begin(client: AsyncClient, project: str | None, prompt: str, options: Options) -> str:
     """A new session, on the project where one is named; its id."""
+    if options.model is not None:
+        await _check_model(client, options.model)  # before anything is uploaded for it
     project_id = None
     if project is not None:
         async with upload.packed(project) as archive:
@@ -117,6 +119,12 @@ async def _begin(client: AsyncClient, project: str | None, prompt: str, options:
         approval_policy=options.policy,
     )
     return session.id
+
+
+async def _check_model(client: AsyncClient, name: str) -> None:
+    names = [model.id for model in (await client.models()).items]
+    if name not in names:
+        raise InvalidInput(f"This server has no model {name!r}. It has: {', '.join(names)}.")
 
 
 async def _work(client: AsyncClient, session: str, prompt: str, options: Options) -> Outcome:
