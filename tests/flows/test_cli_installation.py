@@ -228,10 +228,15 @@ def waits_for_answer(process: int) -> None:
         os.sched_yield()
 
 
-def test_what_the_start_tells_to_type_can_be_typed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_what_the_start_tells_to_type_can_be_typed(
+    tmp_path: Path,
+    elsewhere: bool,  # noqa: FBT001
+) -> None:
+    where = ["--data-dir", str(tmp_path / "data")] if elsewhere else []
     program = Path(sys.executable).with_name("zene")
     server = subprocess.Popen(
-        [program, "up", "--port", "0", "--data-dir", tmp_path / "data"],
+        [program, "up", "--port", "0", *where],
         env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
         cwd=program.parent.parent,
         stdout=subprocess.PIPE,
@@ -250,7 +255,7 @@ def test_what_the_start_tells_to_type_can_be_typed(tmp_path: Path) -> None:
     assert lines[-1].endswith(' && bin/zene run "Say hello"\n')
     [another] = [line.partition("To set another: ")[2] for line in lines if "another" in line]
     command = shlex.split(another)
-    assert command[:3] == ["bin/zene", "user", "password"]
+    assert command == ["bin/zene", "user", "password", "admin@localhost", *where]
     changed = subprocess.run(
         command,
         env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},

@@ -28,7 +28,7 @@ def _greet(settings: Settings, ready: together.Ready) -> None:
     """Say where it runs, how to sign in, and what does not work as it should."""
     terminal.say(styled(f"Zene is ready at {ready.url}", "bold"))
     if ready.first_password:
-        elsewhere = settings.data_dir != Settings().data_dir
+        elsewhere = settings.data_dir != Settings().data_dir.expanduser()
         data_dir = f" --data-dir {shlex.quote(str(settings.data_dir))}" if elsewhere else ""
         another = terminal.typed(f"user password {settings.admin_email}{data_dir}")
         terminal.say(
