@@ -8,7 +8,17 @@ from sqlalchemy import func, select
 
 from tests.contracts.store.world import World, finished, look
 from zene.domain.errors import Conflict, LeaseLost, NotFound
-from zene.store import claims, idempotency, schema, sessions, tasks, users
+from zene.store import (
+    claims,
+    idempotency,
+    queue,
+    schema,
+    sessions,
+    steers,
+    tasks,
+    unstarted,
+    users,
+)
 from zene.store.base import Statement, Unit
 from zene.store.idempotency import Answer, Key
 
@@ -62,6 +72,35 @@ class Storm:
         if self.tasks:
             await self.world.cancel(self.random.choice(self.tasks))
 
+    async def interrupt(self) -> None:
+        session = self.random.choice(self.sessions)
+        self.tasks.append(await self.world.submit(session, on_busy="interrupt"))
+
+    async def change(self) -> None:
+        if len(self.tasks) > 1:
+            task, other = self.random.sample(self.tasks, 2)
+            to = unstarted.Change(before=other.id)
+            await self.world.store.write(
+                unstarted.change, task.user_id, task.id, to, self.world.now
+            )
+
+    async def withdraw(self) -> None:
+        if self.tasks:
+            task = self.random.choice(self.tasks)
+            await self.world.store.write(unstarted.withdraw, task.user_id, task.id, self.world.now)
+
+    async def steer(self) -> None:
+        if self.leases:
+            lease = self.random.choice(self.leases)
+            await self.world.store.write(
+                steers.steer,
+                lease.user_id,
+                lease.task_id,
+                self.world.id("itm"),
+                "No.",
+                self.world.now,
+            )
+
     async def sweep(self) -> None:
         self.world.now += 4_000
         await self.world.sweep()
@@ -77,8 +116,8 @@ class Storm:
     async def blow(self, times: int) -> None:
         """One of the many at once."""
         ways: Sequence[Callable[[], Awaitable[None]]] = (
-            self.submit, self.submit, self.claim, self.claim, self.finish, self.hand_over, self.cancel,
-            self.sweep, self.delete,
+            self.submit, self.submit, self.claim, self.claim, self.claim, self.finish, self.hand_over,
+            self.cancel, self.interrupt, self.change, self.withdraw, self.steer, self.sweep, self.delete,
         )  # fmt: skip
         for _ in range(times):
             try:
@@ -95,8 +134,15 @@ async def test_what_is_counted_is_what_is_there_after_a_storm(world: World) -> N
     await asyncio.gather(*(storm.blow(25) for _ in range(8)))
     for _, active, leased in await world.store.read(look, LEASED):
         assert active == leased <= 2
+    assert await world.store.read(queue.unmarked, 100) == []
     for session in storm.sessions:
         await world.log(session.id)  # which is gapless
+        unfinished = await world.store.read(tasks.unfinished, session.id)
+        heads = [
+            await world.value(schema.tasks.c.is_head, schema.tasks, task.id)
+            for task, _ in unfinished
+        ]
+        assert heads == [int(number == 0) for number in range(len(heads))]
 
 
 async def test_many_who_take_back_the_same_lease_free_its_user_once(world: World) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,33 +18,68 @@ from hypothesis.stateful import (
 )
 
 from tests.contracts.store.world import DAY_MS, World, call, finished, question, stepped, waiting
+from tests.postgres_server import PostgresServer, postgres_server
 from zene.domain.errors import LeaseLost
 from zene.domain.tasks import FROM, POISON_ATTEMPTS, Task
 from zene.store import approvals, claims, schema, unstarted
+from zene.store.base import Store
 from zene.store.claims import Claim
+from zene.store.postgres import PostgresStore
 from zene.store.sqlite import SqliteStore
 
 CAP = 2
 LEASED = ("preparing", "running", "cancelling")
 
 
+class File:
+    """A new database in a file."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+
+    async def open(self) -> Store:
+        store = SqliteStore(f"sqlite:///{Path(self._folder.name)}/zene.db")
+        await store.migrate()
+        return store
+
+    async def close(self) -> None:
+        self._folder.cleanup()
+
+
+class Database:
+    """A new database of the tests' server."""
+
+    server: ClassVar[PostgresServer]
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> Store:
+        name = await self._stack.enter_async_context(self.server.database())
+        return PostgresStore(self.server.url(name))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
 class Tasks(RuleBasedStateMachine):
     """Two users, three sessions, a cap of two; leases, deaths, questions, cancels, moves."""
+
+    place: type[File | Database] = File
 
     claimed: Bundle[Claim] = Bundle("claimed")
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = SqliteStore(f"sqlite:///{Path(self.folder.name)}/zene.db")
+        self.at = self.place()
+        self.store = self.run(self.at.open())
         self.world = World(self.store)
         self.status: dict[str, str] = {}
         self.losses: dict[str, int] = {}
         self.order: dict[str, list[str]] = {}
         self.owner: dict[str, str] = {}
         self.started: set[str] = set()
-        self.run(self.store.migrate())
         one, two = self.run(self.world.user()), self.run(self.world.user())
         self.users = [one, two]
         self.sessions = [self.run(self.world.session(user)) for user in (one, one, two)]
@@ -55,8 +91,8 @@ class Tasks(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.run(self.store.close())
+        self.run(self.at.close())
         self.runner.close()
-        self.folder.cleanup()
 
     def holds(self, claim: Claim) -> bool:
         """Whether the model says that this lease is the living one."""
@@ -193,9 +229,7 @@ class Tasks(RuleBasedStateMachine):
         answer = approvals.decide
         options = {"decision": "allow" if allow else "deny", "scope": "once", "note": ""}
         user_id, approval_id = self.tasks[task_id].user_id, self.asked.pop(task_id)
-        self.run(
-            self.store.write(answer, user_id, approval_id, now=self.world.now, **options)  # type: ignore[arg-type]  # literals
-        )
+        self.run(self.store.write(answer, user_id, approval_id, now=self.world.now, **options))
         self.turn(task_id, "queued")
 
     @rule(claim=claimed)
@@ -262,5 +296,20 @@ class Tasks(RuleBasedStateMachine):
             assert sorted(begun, key=str) == sorted(closed, key=str)
 
 
+class TasksOnPostgres(Tasks):
+    """The same on a server."""
+
+    place = Database
+
+
 Tasks.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TasksOnPostgres.TestCase.settings = settings(max_examples=8, stateful_step_count=30, deadline=None)
 TestTasks = Tasks.TestCase
+
+
+class TestTasksOnPostgres(TasksOnPostgres.TestCase):  # type: ignore[misc, valid-type]  # made by hypothesis
+    """With a server of its own."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        Database.server = cls.enterClassContext(postgres_server())
