@@ -78,7 +78,7 @@ _LIST = Statement(
     .limit(bindparam("limit"))
 )
 _LIST_UNFINISHED = Statement(
-    select(*rows.TASK, _POSITION)
+    select(*rows.TASK)
     .where(tasks.c.session_id == bindparam("session"), tasks.c.status != "finished")
     .order_by(tasks.c.place)
 )
@@ -184,7 +184,8 @@ def list_tasks(
 
 def unfinished(session_id: str) -> Unit[list[tuple[Task, int | None]]]:
     """The session's unfinished tasks in their order, for whoever has been let in."""
-    return [_with_position(row) for row in (yield _LIST_UNFINISHED(session=session_id))]
+    found = [rows.task(row) for row in (yield _LIST_UNFINISHED(session=session_id))]
+    return [(task, at if task.status == "queued" else None) for at, task in enumerate(found)]
 
 
 def queues(session_ids: Sequence[str]) -> Unit[dict[str, dict[str, int]]]:
