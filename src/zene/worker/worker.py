@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zene.domain.tasks import Lease
 
 LOOK_SECONDS = 1.0  # how long a submit can stay unseen when its wake-up was lost
+AGAIN_SECONDS = 0.01  # after a look that found some: first they begin
 BEATEN_SECONDS = 0.05  # after a look whose finds other workers took, before the next
 PAUSE_SECONDS = 1.0  # after a failed look, before the next
 
@@ -127,7 +128,7 @@ class Worker:
             self._runners[claim.lease] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
         if handed_out.may_be_more:
-            return 0 if handed_out.claims else BEATEN_SECONDS
+            return AGAIN_SECONDS if handed_out.claims else BEATEN_SECONDS
         return LOOK_SECONDS
 
     async def _work(self, runner: Runner, claim: Claim) -> None:
