@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from zene.cli import terminal
+from zene.cli import garbage, terminal
 from zene.domain.errors import InvalidInput, SetupError, ZeneError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -291,6 +291,7 @@ def main() -> None:
 
 def _serve(name: str, **arguments: Any) -> NoReturn:
     """Run a server, on a faster loop: a server makes up for its import, what ends at once never does."""
+    garbage.starting()
     _run(name, name, on_loop="uvloop", **arguments)
 
 

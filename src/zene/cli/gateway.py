@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zene.cli import terminal
+from zene.cli import garbage, terminal
 from zene.cli.installation import load
 from zene.cli.stopping import stop_when_told
 from zene.cli.terminal import styled
@@ -21,4 +21,5 @@ async def gateway(*, config: Path | None, overrides: Mapping[str, Any]) -> int:
 
 
 def _greet(url: str) -> None:
+    garbage.started()
     terminal.say(styled(f"Gateway is ready at {url}", "bold"))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zene.cli import terminal
+from zene.cli import garbage, terminal
 from zene.cli.installation import load
 from zene.cli.models import model_state
 from zene.cli.stopping import stop_when_told
@@ -26,6 +26,7 @@ async def up(*, config: Path | None, overrides: Mapping[str, Any]) -> int:
 
 def _greet(settings: Settings, ready: together.Ready) -> None:
     """Say where it runs, how to sign in, and what does not work as it should."""
+    garbage.started()
     terminal.say(styled(f"Zene is ready at {ready.url}", "bold"))
     if ready.first_password:
         elsewhere = settings.data_dir != Settings().data_dir.expanduser()

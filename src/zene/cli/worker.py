@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zene.cli import terminal
+from zene.cli import garbage, terminal
 from zene.cli.installation import load
 from zene.cli.stopping import stop_when_told
 from zene.cli.terminal import styled
@@ -22,6 +22,7 @@ async def worker(*, config: Path | None, overrides: Mapping[str, Any]) -> int:
 
 
 def _greet(name: str, capabilities: Capabilities) -> None:
+    garbage.started()
     terminal.say(styled(f"Worker {name} is ready", "bold"))
     for cap, reason in capabilities.missing.items():
         terminal.say(styled(f"  Not enforced here: {cap}: {reason}", "yellow"))
