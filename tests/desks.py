@@ -13,6 +13,7 @@ from zene.telemetry.metrics import Registry
 from zene.worker.benches import Benches, Host
 from zene.worker.desk import Desk, Terms
 from zene.worker.meters import Meters
+from zene.worker.roll import Roll
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
 
@@ -38,6 +39,8 @@ async def a_desk(
         stack.push_async_callback(bus.close)
         yield Desk(
             name="one",
+            home="here",
+            roll=Roll(folder / "workers", "one"),
             store=store,
             bus=bus,
             benches=Benches(Host(workspaces=workspaces, sandboxes=sandboxes)),

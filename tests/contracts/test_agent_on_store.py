@@ -60,7 +60,7 @@ class Stored:
 
     async def claim(self) -> Lease:
         found = await self.store.write(
-            claims.claim, worker="w", now=1000, lease_seconds=1e6, limit=1, user_cap=4
+            claims.claim, worker="w", home="here", now=1000, lease_seconds=1e6, limit=1, user_cap=4
         )
         return found.claims[0].lease
 

@@ -23,6 +23,7 @@ from zene.telemetry.metrics import Registry
 from zene.worker.benches import Benches, Host
 from zene.worker.desk import Desk, Terms, now_ms
 from zene.worker.meters import Meters
+from zene.worker.roll import Roll
 from zene.worker.worker import Worker
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
@@ -77,6 +78,8 @@ class Two:
         model = Scripted(says(call("shell", command="cat kept.txt")), says("Done."))
         desk = Desk(
             name=name,
+            home="here",
+            roll=Roll(self._folder / "workers", name),
             store=self.store,
             bus=self.bus,
             benches=Benches(Host(workspaces=workspaces, sandboxes=sandboxes)),
@@ -114,7 +117,7 @@ async def one(content: bytes) -> AsyncIterator[bytes]:
 
 async def test_a_task_goes_on_where_another_worker_has_the_workspace_open(two: Two) -> None:
     session = await two.begin()
-    async with two.idle.benches.use(session) as bench:
+    async with two.idle.benches.use(session, 0) as bench:
         await bench.write("kept.txt", b"by the other")
         await bench.warm_up()
     task = await two.world.submit(session)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from zene.bus.base import Live
 from zene.bus.memory import MemoryBus
 from zene.store import approvals
 from zene.worker.desk import Desk, now_ms
+from zene.worker.roll import Roll
 from zene.worker.worker import Worker
 from zene.workspaces.front import Front
 from zene.workspaces.workspaces import Workspaces
@@ -35,20 +37,21 @@ class SlowBus(MemoryBus):
         await super().publish(session_id, events)
 
 
-class FaultyBus(MemoryBus):
-    """A bus that breaks its promise never to raise, once each time a test wants it to."""
+class FaultyRoll(Roll):
+    """A roll that cannot be read, the first two times."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_broken = False
-        self.broke = asyncio.Event()
+    faults = 2
 
-    async def wake(self) -> None:
-        if self.is_broken:
-            self.is_broken = False
-            self.broke.set()
-            raise RuntimeError("the bus broke")
-        await super().wake()
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder, name)
+        self.was_read = threading.Event()
+
+    def dead(self) -> list[str]:
+        if self.faults > 0:
+            self.faults -= 1
+            raise OSError(errno.EIO, "the disk failed")
+        self.was_read.set()
+        return super().dead()
 
 
 class FaultyDisk(Workspaces):
@@ -118,16 +121,11 @@ async def test_a_run_that_breaks_ends_no_other_and_is_taken_up_again(tmp_path: P
 
 
 async def test_a_look_that_breaks_is_made_again(tmp_path: Path) -> None:
-    bus = FaultyBus()
-    async with a_desk(tmp_path, bus, Scripted()) as desk, asyncio.timeout(20):
-        worker = Worker(desk)
+    async with a_desk(tmp_path, MemoryBus(), Scripted()) as desk, asyncio.timeout(20):
+        roll = FaultyRoll(tmp_path / "workers", "one")
+        worker = Worker(replace(desk, roll=roll))
         running = asyncio.create_task(worker.run())
-        while not await bus.wakened(1.0):  # until the first sweep, which wakes whoever waits
-            pass
-        for _ in range(2):
-            bus.broke.clear()
-            bus.is_broken = True
-            await bus.broke.wait()
+        assert await asyncio.to_thread(roll.was_read.wait, 15)
         assert not running.done()
         await worker.stop()
         await running

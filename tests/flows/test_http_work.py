@@ -48,7 +48,13 @@ async def ada(gateway: Gateway) -> AsyncClient:
 async def claimed(gateway: Gateway) -> Lease:
     """The next task, taken as a worker takes it."""
     found = await gateway.store.write(
-        claims.claim, worker="w", now=gateway.clock(), lease_seconds=15, limit=1, user_cap=4
+        claims.claim,
+        worker="w",
+        home="here",
+        now=gateway.clock(),
+        lease_seconds=15,
+        limit=1,
+        user_cap=4,
     )
     return found.claims[0].lease
 

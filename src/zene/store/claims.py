@@ -17,7 +17,15 @@ from zene.store import ending, rows, spending
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer, fenced, held
-from zene.store.queue import CAP, FREE_USERS_IN_TURN, HEADS, IS_FIRST, USERS_IN_TURN
+from zene.store.queue import (
+    CAP,
+    ELSEWHERE,
+    FREE_USERS_IN_TURN,
+    HEADS,
+    IS_AT_HOME,
+    IS_FIRST,
+    USERS_IN_TURN,
+)
 from zene.store.schema import sessions, tasks, users
 
 _next_turn = select(func.max(users.c.turn) + 1).scalar_subquery()
@@ -32,9 +40,13 @@ _NEW_EPOCH = Statement(
     .where(
         sessions.c.id == bindparam("session"),
         sessions.c.deleted_at.is_(None),
+        IS_AT_HOME,
         exists().where(tasks.c.id == bindparam("task"), tasks.c.status == "queued"),
     )
-    .values(lease_epoch=sessions.c.lease_epoch + 1)
+    .values(
+        lease_epoch=sessions.c.lease_epoch + 1,
+        home=func.coalesce(sessions.c.home, bindparam("at_home")),
+    )
     .returning(*rows.SESSION, sessions.c.lease_epoch)
 )
 _PREPARE = Statement(
@@ -81,6 +93,11 @@ _EXPIRED = Statement(
     .limit(bindparam("limit"))
 )
 _ALL_LEASED = Statement(select(*_LEASED).where(tasks.c.lease_epoch.is_not(None)))
+_LEASED_TO = Statement(
+    select(*_LEASED).where(
+        tasks.c.lease_epoch.is_not(None), tasks.c.lease_worker == bindparam("worker")
+    )
+)
 _IS_CANCELLING = Statement(
     select(tasks.c.id).where(tasks.c.id == bindparam("task"), tasks.c.status == "cancelling")
 )
@@ -111,21 +128,25 @@ class HandedOut(Struct, frozen=True, kw_only=True):
 
 
 def claim(
-    *, worker: str, now: int, lease_seconds: float, limit: int, user_cap: int
+    *, worker: str, home: str, now: int, lease_seconds: float, limit: int, user_cap: int
 ) -> Unit[HandedOut]:
     """Hand out what is ready, to users in turn, within every user's cap; one task of a user before the
-    second of any. Users that somebody else holds are passed over, unless there are no others; those are
-    waited for in the order of their ids, so that nobody waits in a circle.
+    second of any. A session's first claim makes `home` its own, and only workers of that one get it then.
+    Users that somebody else holds are passed over, unless there are no others; those are waited for in the
+    order of their ids, so that nobody waits in a circle.
     """
-    terms = _Terms(worker, now, now + round(lease_seconds * 1000), user_cap)
+    terms = _Terms(worker, home, now, now + round(lease_seconds * 1000), user_cap)
     in_turn = yield FREE_USERS_IN_TURN(cap=user_cap, limit=limit)
     if not in_turn:
         in_turn = yield USERS_IN_TURN(cap=user_cap, limit=limit)
     ready = [row[0] for row in in_turn]
     claims: list[Claim] = []
+    may_be_more = False
     for user_id in sorted(ready):
-        claims += yield from _serve(user_id, limit // len(ready), terms)
-    return HandedOut(claims=claims, may_be_more=bool(ready))
+        served = yield from _serve(user_id, limit // len(ready), terms)
+        claims += served
+        may_be_more = may_be_more or bool(served) or not (yield ELSEWHERE(user=user_id))
+    return HandedOut(claims=claims, may_be_more=may_be_more)
 
 
 def extend(leases: Sequence[Lease], *, now: int, lease_seconds: float) -> Unit[list[Lease]]:
@@ -157,6 +178,11 @@ def take_over_all(*, now: int) -> Unit[list[tuple[str, list[Event]]]]:
     return (yield from _take_back((yield _ALL_LEASED()), now))
 
 
+def take_over_from(*, worker: str, now: int) -> Unit[list[tuple[str, list[Event]]]]:
+    """Take back every lease of a worker that is known to be dead."""
+    return (yield from _take_back((yield _LEASED_TO(worker=worker)), now))
+
+
 def cancelling(task_ids: Sequence[str]) -> Unit[list[str]]:
     """Which of them somebody wants to be cancelled."""
     found = []
@@ -167,6 +193,7 @@ def cancelling(task_ids: Sequence[str]) -> Unit[list[str]]:
 
 class _Terms(Struct, frozen=True):
     worker: str
+    home: str
     now: int
     until: int
     user_cap: int
@@ -176,7 +203,7 @@ def _serve(user_id: str, share: int, terms: _Terms) -> Unit[list[Claim]]:
     """Hand out the user's first tasks; which they are is looked at once the user's row is held."""
     if not (yield _TAKE_TURN(user=user_id, cap=terms.user_cap)):
         return []
-    heads = yield HEADS(user=user_id, limit=share)
+    heads = yield HEADS(user=user_id, limit=share, at_home=terms.home)
     turns = 1
     while turns < len(heads) and (yield _TAKE_TURN(user=user_id, cap=terms.user_cap)):
         turns += 1
@@ -190,7 +217,7 @@ def _serve(user_id: str, share: int, terms: _Terms) -> Unit[list[Claim]]:
 
 def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
     """Lease the task; nothing where it is not the session's next any more."""
-    found = yield _NEW_EPOCH(session=session_id, task=task_id)
+    found = yield _NEW_EPOCH(session=session_id, task=task_id, at_home=terms.home)
     if not found:
         return []
     epoch, now = found[0][-1], terms.now

@@ -64,6 +64,11 @@ _TAKE_OVER = Statement(
     .where(jobs.c.worker.is_not(None))
     .values(worker=None, epoch=jobs.c.epoch + 1, due_at=bindparam("now"))
 )
+_TAKE_OVER_FROM = Statement(
+    update(jobs)
+    .where(jobs.c.worker == bindparam("of"))
+    .values(worker=None, epoch=jobs.c.epoch + 1, due_at=bindparam("now"))
+)
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -116,6 +121,11 @@ def fail_job(job: Job, *, error: str, now: int) -> Unit[None]:
 def take_over_jobs(*, now: int) -> Unit[None]:
     """Make due what any worker has: for the start of an installation's only worker."""
     yield _TAKE_OVER(now=now)
+
+
+def take_over_jobs_from(*, worker: str, now: int) -> Unit[None]:
+    """Make due what a worker has that is known to be dead."""
+    yield _TAKE_OVER_FROM(of=worker, now=now)
 
 
 def _key(job: Job) -> dict[str, str | int]:

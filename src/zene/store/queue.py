@@ -6,12 +6,12 @@ them costs nothing for what is queued behind. Whoever ends a session's head mark
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, bindparam, exists, func, select, update
+from sqlalchemy import and_, bindparam, exists, func, or_, select, update
 
 from zene.domain.errors import Conflict
 from zene.store.base import Row, Statement, Unit
 from zene.store.log import held
-from zene.store.schema import tasks, users
+from zene.store.schema import sessions, tasks, users
 
 _before = tasks.alias("before")
 IS_FIRST = ~exists().where(
@@ -22,6 +22,9 @@ IS_FIRST = ~exists().where(
 NEVER_STARTED = and_(tasks.c.status == "queued", tasks.c.started_at.is_(None))
 MOST_PASSED = 200  # tasks that one can be moved past at once
 CAP = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
+
+# A session that was never claimed is at home anywhere.
+IS_AT_HOME = or_(sessions.c.home.is_(None), sessions.c.home == bindparam("at_home"))
 
 # From one user to the next in the index of what is ready, however much each has queued.
 _some = tasks.alias("some")
@@ -49,9 +52,20 @@ USERS_IN_TURN = Statement(_in_turn)
 FREE_USERS_IN_TURN = Statement(_in_turn.with_for_update(of=users, skip_locked=True, key_share=True))
 HEADS = Statement(
     select(tasks.c.id, tasks.c.session_id)
-    .where(tasks.c.user_id == bindparam("user"), tasks.c.status == "queued", tasks.c.is_head == 1)
+    .where(
+        tasks.c.user_id == bindparam("user"),
+        tasks.c.status == "queued",
+        tasks.c.is_head == 1,
+        exists().where(sessions.c.id == tasks.c.session_id, IS_AT_HOME),
+    )
     .order_by(tasks.c.priority.desc(), tasks.c.id)
     .limit(bindparam("limit"))
+)
+# Whether something is ready that this home cannot have: then asking again at once would not help.
+ELSEWHERE = Statement(
+    select(tasks.c.id)
+    .where(tasks.c.user_id == bindparam("user"), tasks.c.status == "queued", tasks.c.is_head == 1)
+    .limit(1)
 )
 PROMOTE = Statement(
     update(tasks)

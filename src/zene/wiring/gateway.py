@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from zene.domain.errors import SetupError
 from zene.settings import Settings
 from zene.settings.folder import secret_key
+from zene.sweeping import Sweeping
 from zene.wiring import installation, presence
 from zene.wiring.parts import (
     Shared,
@@ -57,11 +58,16 @@ async def _serve(
         ):
             shared = Shared(store=store, bus=bus, registry=registry)
             app = build(settings, shared)
-            async with served(settings, app, listener) as url, announced(bus, app):
-                ready(url)
-                await stop.wait()
-                app.drain()
-                await app.drained()
+            sweeping = asyncio.create_task(Sweeping(store, bus).run())
+            try:
+                async with served(settings, app, listener) as url, announced(bus, app):
+                    ready(url)
+                    await stop.wait()
+                    app.drain()
+                    await app.drained()
+            finally:
+                sweeping.cancel()
+                await asyncio.wait((sweeping,))
 
 
 def build(settings: Settings, shared: Shared, refused: str | None = None) -> "Application":

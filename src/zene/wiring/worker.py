@@ -16,7 +16,7 @@ from zene.domain.errors import SetupError
 from zene.sandbox.base import MEBIBYTE, Capabilities, Limits
 from zene.seams import backend
 from zene.settings import Settings
-from zene.settings.folder import check_marker, claimed, marker, prepared
+from zene.settings.folder import check_marker, claimed, home, marker, prepared
 from zene.wiring import installation, presence
 from zene.wiring.parts import (
     Shared,
@@ -65,8 +65,8 @@ async def serve(
                     raise SetupError(refusal)
                 worker = build(settings, Shared(store=store, bus=bus, registry=registry), here)
                 async with announced(bus, worker), asyncio.TaskGroup() as group:
-                    working = group.create_task(worker.run())
-                    ready(worker.name, here.sandboxes.capabilities)
+                    told = partial(ready, worker.name, here.sandboxes.capabilities)
+                    working = group.create_task(worker.run(told))
                     await until_stopped(stop, working)
                     await worker.stop()
 
@@ -129,12 +129,13 @@ async def host(settings: Settings, installation_id: str) -> AsyncGenerator[Host,
         await sandboxes.close()
 
 
-def build(settings: Settings, shared: Shared, here: Host) -> "Worker":
-    """The worker, to be run."""
+def build(settings: Settings, shared: Shared, here: Host, *, is_alone: bool = False) -> "Worker":
+    """The worker, to be run. `is_alone` where no other may live beside it."""
     from zene.worker.benches import Benches  # noqa: PLC0415
     from zene.worker.benches import Host as BenchHost  # noqa: PLC0415
     from zene.worker.desk import Desk, Terms  # noqa: PLC0415
     from zene.worker.meters import Meters  # noqa: PLC0415
+    from zene.worker.roll import Roll  # noqa: PLC0415
     from zene.worker.worker import Worker  # noqa: PLC0415
 
     benches = BenchHost(
@@ -150,9 +151,13 @@ def build(settings: Settings, shared: Shared, here: Host) -> "Worker":
         max_active_tasks=settings.max_active_tasks,
         max_steps=settings.max_steps,
         max_work_seconds=settings.max_minutes * 60,
+        is_alone=is_alone,
     )
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     desk = Desk(
-        name=f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        name=name,
+        home=home(settings.data_dir),
+        roll=Roll(settings.data_dir / "workers", name),
         store=shared.store,
         bus=shared.bus,
         benches=Benches(benches),

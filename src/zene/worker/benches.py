@@ -36,6 +36,8 @@ from zene.workspaces.workspaces import SHOWN, Workspace, Workspaces
 if TYPE_CHECKING:
     from zene.workspaces.front import Front
 
+EPOCHS_A_TASK = 2  # a claim begins one, the lease's end another
+
 log = telemetry.logger(__name__)
 
 
@@ -44,6 +46,7 @@ class Bench:
 
     def __init__(self, session: Session, host: "Host") -> None:
         self.users = 0
+        self.epoch = 0  # of the last lease under which it was used
         self.idle_since = time.monotonic()
         self.news: list[Body] = []  # what became of it, until a runner has told it
         self._session = session
@@ -64,6 +67,10 @@ class Bench:
         if self._workspace is None:
             session = self._session
             self._front = await self._host.workspaces.begins_with(session.id, session.project_id)
+
+    async def open(self) -> None:
+        """Open the workspace, if it is not, after killing what somebody else may have left running on it."""
+        await self._open()
 
     async def warm_up(self) -> None:
         """Open the workspace and start the sandbox, if they are not there."""
@@ -139,6 +146,7 @@ class Bench:
         async with self._opening:
             if self._workspace is None:
                 workspaces, session = self._host.workspaces, self._session
+                await self._host.sandboxes.kill(session.id)
                 await workspaces.create(session.id, session.project_id)
                 self._workspace = await workspaces.acquire(session.id)
             return self._workspace
@@ -193,12 +201,18 @@ class Benches:
         self._host.sandboxes.expect(self._host.spec("next", folders))
 
     @asynccontextmanager
-    async def use(self, session: Session) -> AsyncGenerator[Bench, None]:
-        """The session's bench, for one task."""
+    async def use(self, session: Session, epoch: int) -> AsyncGenerator[Bench, None]:
+        """The session's bench, for one task: a new one where it is not certain that nobody else was at the
+        workspace since the last task here.
+        """
         bench = self._benches.get(session.id)
+        if bench is not None and (bench.users or bench.epoch + EPOCHS_A_TASK != epoch):
+            await self.close_one(session.id)
+            bench = None
         if bench is None:
             bench = self._benches[session.id] = Bench(session, self._host)
         bench.users += 1
+        bench.epoch = epoch
         try:
             await bench.look()
             yield bench
@@ -208,10 +222,18 @@ class Benches:
 
     async def drop(self, session_id: str) -> None:
         """Close a session's bench now, whoever uses it; kill what else runs under its label."""
+        await self.close_one(session_id)
+        await self._host.sandboxes.kill(session_id)
+
+    async def close_one(self, session_id: str) -> None:
+        """Close a session's bench now, whoever uses it. What another worker has is left alone."""
         bench = self._benches.pop(session_id, None)
         if bench is not None:
             await bench.close()
-        await self._host.sandboxes.kill(session_id)
+
+    async def reap(self) -> None:
+        """Remove the sandboxes of workers that have ended."""
+        await self._host.sandboxes.reap()
 
     async def drop_idle(self) -> None:
         """Close the benches that no task has used for a while."""

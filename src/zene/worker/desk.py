@@ -12,6 +12,7 @@ from zene.llm.base import Provider
 from zene.store.base import Store
 from zene.worker.benches import Benches
 from zene.worker.meters import Meters
+from zene.worker.roll import Roll
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
 
@@ -25,12 +26,17 @@ class Terms(Struct, frozen=True, kw_only=True):
     max_active_tasks: int = 4
     max_steps: int = 200
     max_work_seconds: float = 3600.0
+    is_alone: bool = False  # no other worker may live beside it
 
 
 class Desk(Struct, frozen=True, kw_only=True):
-    """The parts of a worker. `model` opens a model by the name that a session or task has."""
+    """The parts of a worker. `home` names the place where its workspaces can be reached; `model` opens a model
+    by the name that a session or task has.
+    """
 
     name: str
+    home: str
+    roll: Roll
     store: Store
     bus: Bus
     benches: Benches

@@ -6,7 +6,7 @@ published anew, whole, where the bus has lost it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -23,10 +23,13 @@ LOOK_SECONDS = 1.0  # how long a loss is not noticed where an item is silent
 
 
 class Publisher:
-    """Publishes the events of one task."""
+    """Publishes the events of one task; its deltas only until it is silenced."""
 
-    def __init__(self, bus: Bus, session_id: str) -> None:
+    def __init__(
+        self, bus: Bus, session_id: str, *, is_silenced: Callable[[], bool] = lambda: False
+    ) -> None:
         self._bus = bus
+        self._is_silenced = is_silenced
         self._session_id = session_id
         self._seq = 0
         self._gathered: list[_Gathered] = []
@@ -62,6 +65,8 @@ class Publisher:
         """Publish what was gathered, or every open item's whole text where the bus has lost that."""
         drafts = [one.whole() for one in self._gathered]
         self._gathered, self._newest = [], {}
+        if self._is_silenced():
+            return
         for draft in drafts:
             delta = cast("ItemDelta", draft.body)
             self._open.setdefault(delta.item_id, Text(draft)).replace(delta)

@@ -19,9 +19,9 @@ from zene.tools.base import Done
 from zene.tools.shell import recovered
 from zene.tools.text import printable
 from zene.worker import desk as clock
-from zene.worker.benches import Bench
 from zene.worker.desk import Desk
 from zene.worker.live import Publisher
+from zene.worker.tenure import HeldBench
 
 LIVE_LIMIT = 256 * 1024  # bytes of one call's output that followers see as it comes
 KEPT_IN_MEMORY = (
@@ -34,7 +34,7 @@ log = telemetry.logger(__name__)
 class TaskOperations:
     """Implements `agent.base.Operations` for one task."""
 
-    def __init__(self, desk: Desk, lease: Lease, bench: Bench, publisher: Publisher) -> None:
+    def __init__(self, desk: Desk, lease: Lease, bench: HeldBench, publisher: Publisher) -> None:
         self.bench = bench
         self._desk = desk
         self._lease = lease
@@ -107,7 +107,7 @@ class CallContext:
         self,
         desk: Desk,
         lease: Lease,
-        bench: Bench,
+        bench: HeldBench,
         item_id: str,
         show: Callable[[ItemDelta], None],
     ) -> None:

@@ -29,6 +29,7 @@ from zene.worker.live import Publisher
 from zene.worker.meters import TaskMeters
 from zene.worker.operations import TaskOperations
 from zene.worker.shortage import resume_waiting
+from zene.worker.tenure import HeldBench, Tenure
 from zene.worker.words import tell_user
 
 if TYPE_CHECKING:
@@ -44,15 +45,16 @@ log = telemetry.logger(__name__)
 class Runner:
     """One task from its claim to its last event, or to somebody else's hands."""
 
-    def __init__(self, desk: Desk, claim: Claim) -> None:
+    def __init__(self, desk: Desk, claim: Claim, tenure: Tenure) -> None:
         self.lease: Lease = claim.lease
+        self.tenure = tenure
         self.session_id = claim.session.id
         self.owner: asyncio.Task[None] | None = None
         self._desk = desk
         self._task = claim.task
         self._session = claim.session
         self._model: Provider | None = None
-        self._publisher = Publisher(desk.bus, claim.session.id)
+        self._publisher = Publisher(desk.bus, claim.session.id, is_silenced=lambda: tenure.is_over)
         self._ending: Ending | None = None
         self._error: ErrorBody | None = None
         self._work: asyncio.Task[None] | None = None
@@ -93,12 +95,13 @@ class Runner:
 
     async def run(self) -> None:
         """Drive the task. Raises nothing but CancelledError."""
-        async with self._desk.benches.use(self._session) as bench:
+        async with self._desk.benches.use(self._session, self.lease.epoch) as bench:
             self._asides.listen(bench.news)
             async with asyncio.TaskGroup() as scope:
                 helpers = [
                     scope.create_task(self._publisher.run()),
                     scope.create_task(self._warm_up(bench)),
+                    scope.create_task(self._watch()),
                 ]
                 self._work = scope.create_task(self._drive(bench))
                 if self._ending is not None:
@@ -114,6 +117,12 @@ class Runner:
             if self._work is not None:
                 self._work.cancel()
 
+    async def _watch(self) -> None:
+        """Stop at once when the lease runs out: who could not extend it has lost it."""
+        await self.tenure.ended()
+        log.warning("lease.ran_out", task=self.lease.task_id, epoch=self.lease.epoch)
+        self.lose()
+
     async def _warm_up(self, bench: Bench) -> None:
         """While the model is thinking: mounting would keep the first commit waiting, and what a model says at
         once. A command that comes sooner begins it itself.
@@ -123,7 +132,7 @@ class Runner:
         await self._begun.wait()
         await asyncio.sleep(WARM_UP_PAUSE_SECONDS)
         try:
-            await bench.warm_up()
+            await HeldBench(bench, self.tenure).warm_up()
         except ZeneError as err:
             log.warning("sandbox.not_warm", task=self.lease.task_id, error=err.message)
         else:
@@ -158,7 +167,9 @@ class Runner:
         desk = self._desk
         model = self._model = desk.model(self._task.model)
         situation = await desk.store.read(history.situation, self.lease)
-        operations = TaskOperations(desk, self.lease, bench, self._publisher)
+        operations = TaskOperations(
+            desk, self.lease, HeldBench(bench, self.tenure), self._publisher
+        )
         loop = run_agent(
             situation,
             model=model,
@@ -173,6 +184,7 @@ class Runner:
                 self._begun.set()
                 if batch.is_last and not isinstance(grant, Unheard):
                     return
+                self.tenure.check()  # what the loop does next has an effect
                 if self._handing_over:
                     self._ending = self._ending or "handed_over"
                     return
@@ -211,7 +223,6 @@ class Runner:
         return recorded
 
     async def _written(self, batch: Batch, drafts: Sequence[Draft]) -> Recorded:
-        deadline = now_ms() + self._desk.terms.lease_seconds * 1000
         while True:
             try:
                 return await self._desk.store.write(
@@ -226,8 +237,7 @@ class Runner:
                     worked_ms=self._worked_ms(),
                 )
             except Unavailable:
-                if now_ms() > deadline:
-                    raise
+                self.tenure.check()
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _deadline_ms(self) -> int:

@@ -1,68 +1,73 @@
 """The sweep: finds in the store what nobody told this worker, and what dead owners left behind."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import asyncio
+from collections.abc import Mapping
 
 from zene import telemetry
-from zene.bus.base import live
-from zene.domain.errors import NotFound
-from zene.domain.events import Event
 from zene.domain.tasks import Lease
-from zene.store import (
-    approvals,
-    claims,
-    credentials,
-    idempotency,
-    jobs,
-    queue,
-    sessions,
-    shortage,
-)
+from zene.store import claims, jobs, sessions, shortage
+from zene.sweeping import BATCH, Sweeping, Swept
 from zene.worker.desk import Desk, now_ms
 from zene.worker.runner import Runner
 from zene.worker.shortage import resume_waiting
 
 SWEEP_SECONDS = 1.0
-MARK_SECONDS = 30.0  # between looks for sessions whose head is not marked as ready
-BATCH = 100  # rows one unit looks at
-KEPT_SECONDS = 24 * 3600  # idempotency keys
 
 log = telemetry.logger(__name__)
 
 
 class Sweep:
-    """Ends expired leases and approvals, resumes what waited for tokens, cancels what was asked to be cancelled, drops idle benches."""
+    """Ends what has expired, takes back what the dead had, resumes what waited for tokens, cancels what was
+    asked to be cancelled, drops idle benches.
+    """
 
     def __init__(self, desk: Desk, runners: Mapping[Lease, Runner]) -> None:
         self._desk = desk
         self._runners = runners
-        self._mark_at = 0
+        self._sweeping = Sweeping(desk.store, desk.bus)
 
-    async def take_over(self) -> None:
-        """At the start of the only worker of a data folder: every lease there is belongs to the dead."""
-        desk, now = self._desk, now_ms()
-        await self._publish(await desk.store.write(claims.take_over_all, now=now))
-        await desk.store.write(jobs.take_over_jobs, now=now)
-        known_sessions, known_projects = await desk.store.read(sessions.known)
-        await desk.workspaces.reap(known_sessions, known_projects)
+    async def begin(self) -> None:
+        """At the start. For the only worker of a data folder, every lease there is belongs to the dead."""
+        store, now = self._desk.store, now_ms()
+        if self._desk.terms.is_alone:
+            await self._sweeping.publish(await store.write(claims.take_over_all, now=now))
+            await store.write(jobs.take_over_jobs, now=now)
+        known_sessions, known_projects = await store.read(sessions.known)
+        await self._desk.workspaces.reap(known_sessions, known_projects)
 
     async def tick(self) -> float:
         """One round; seconds until the next."""
-        store, now = self._desk.store, now_ms()
-        swept = await store.write(claims.sweep_leases, now=now, limit=BATCH)
-        for session_id, _ in swept:
-            if not any(r.session_id == session_id for r in self._runners.values()):
-                await self._desk.benches.drop(session_id)
-        await self._publish(swept)
-        await self._publish(await store.write(approvals.expire, now=now, limit=BATCH))
-        for user_id in await store.read(shortage.short_users, now=now, limit=BATCH):
+        for name in await asyncio.to_thread(self._desk.roll.dead):
+            await self._bury(name)
+        await self._let_go(await self._sweeping.round())
+        for user_id in await self._desk.store.read(shortage.short_users, now=now_ms(), limit=BATCH):
             await resume_waiting(self._desk, user_id)
-        await store.write(idempotency.forget, before=now - KEPT_SECONDS * 1000, limit=BATCH)
-        await store.write(credentials.forget, now=now, limit=BATCH)
         await self._cancel()
-        await self._mark(now)
         await self._desk.benches.drop_idle()
         return SWEEP_SECONDS
+
+    async def _bury(self, name: str) -> None:
+        """Take back at once what a dead worker of this folder had; nothing of it can go on."""
+        store, now = self._desk.store, now_ms()
+        log.warning("worker.dead", worker=name)
+        await self._desk.benches.reap()
+        swept = await store.write(claims.take_over_from, worker=name, now=now)
+        await store.write(jobs.take_over_jobs_from, worker=name, now=now)
+        await self._sweeping.publish(swept)
+        await self._let_go(swept)
+        self._desk.roll.strike(name)
+
+    async def _let_go(self, swept: Swept) -> None:
+        """Of sessions whose leases were taken back. What runs for one that goes on is killed by its next
+        owner, before it touches the workspace; here that would hit the next owner's.
+        """
+        for session_id, events in swept:
+            if any(runner.session_id == session_id for runner in self._runners.values()):
+                continue
+            if any(event.type == "task.finished" for event in events):
+                await self._desk.benches.drop(session_id)
+            else:
+                await self._desk.benches.close_one(session_id)
 
     async def _cancel(self) -> None:
         if self._runners:
@@ -71,17 +76,3 @@ class Sweep:
             for lease, runner in list(self._runners.items()):
                 if lease.task_id in wanted:
                     runner.cancel()
-
-    async def _mark(self, now: int) -> None:
-        if now < self._mark_at:
-            return
-        self._mark_at = now + round(MARK_SECONDS * 1000)
-        for session_id in await self._desk.store.read(queue.unmarked, BATCH):
-            with suppress(NotFound):
-                await self._desk.store.write(queue.mark, session_id, now)
-
-    async def _publish(self, swept: Iterable[tuple[str, list[Event]]]) -> None:
-        for session_id, events in swept:
-            await self._desk.bus.publish(session_id, [live(event) for event in events])
-            log.info("task.swept", session=session_id)
-        await self._desk.bus.wake()

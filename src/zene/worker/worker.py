@@ -6,6 +6,7 @@ costs a moment. The claim that counts is the store's.
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from zene.worker.leases import Leases
 from zene.worker.runner import Runner
 from zene.worker.serving import Serving
 from zene.worker.sweep import Sweep
+from zene.worker.tenure import Tenure
 
 if TYPE_CHECKING:
     from zene.domain.tasks import Lease
@@ -71,7 +73,14 @@ class Worker:
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Take over what dead predecessors left, then claim and run tasks until `stop` was called."""
-        await self._sweep.take_over()
+        self._desk.roll.enter()
+        try:
+            await self._run(ready)
+        finally:
+            self._desk.roll.leave()
+
+    async def _run(self, ready: Callable[[], None]) -> None:
+        await self._sweep.begin()
         self._desk.benches.expect()
         async with asyncio.TaskGroup() as group:
             helpers = [
@@ -114,9 +123,11 @@ class Worker:
         free = desk.terms.slots - len(self._runners)
         if free <= 0:
             return LOOK_SECONDS
+        asked_at = time.monotonic()
         handed_out = await desk.store.write(
             claims.claim,
             worker=desk.name,
+            home=desk.home,
             now=now_ms(),
             lease_seconds=desk.terms.lease_seconds,
             limit=free,
@@ -124,7 +135,7 @@ class Worker:
         )
         for claim in handed_out.claims:
             await desk.bus.publish(claim.session.id, [live(event) for event in claim.events])
-            runner = Runner(desk, claim)
+            runner = Runner(desk, claim, Tenure(asked_at, desk.terms.lease_seconds))
             self._runners[claim.lease] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)
         if handed_out.may_be_more:

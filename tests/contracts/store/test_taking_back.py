@@ -37,6 +37,29 @@ async def test_a_start_takes_over_every_lease_at_once(world: World) -> None:
     assert len(await world.claim(limit=5)) == 3
 
 
+async def test_only_what_a_dead_worker_had_is_taken_from_it(world: World) -> None:
+    await world.submit(await world.session(await world.user()))
+    (dead,) = await world.claim(worker="dead")
+    await world.submit(await world.session(await world.user()))
+    (living,) = await world.claim(worker="living")
+    swept = await world.store.write(claims.take_over_from, worker="dead", now=world.now)
+    assert [session_id for session_id, _ in swept] == [dead.session.id]
+    assert (await world.task(dead.task)).status == "queued"
+    assert (await world.task(living.task)).status == "preparing"
+    assert await world.store.write(claims.take_over_from, worker="dead", now=world.now) == []
+
+
+async def test_a_session_stays_with_the_home_that_claimed_it_first(world: World) -> None:
+    session = await world.session(await world.user())
+    await world.submit(session)
+    (claim,) = await world.claim(home="here")
+    await lose(world, claim)
+    assert await world.claim(home="there") == []
+    assert await world.value(schema.users.c.active, schema.users, claim.lease.user_id) == 0
+    (again,) = await world.claim(home="here")
+    assert again.task.id == claim.task.id
+
+
 async def test_a_task_that_ends_its_workers_is_poison(world: World) -> None:
     claim = await world.started()
     for _ in range(POISON_ATTEMPTS - 1):

@@ -114,13 +114,16 @@ class World:
         found, _ = await self.store.read(tasks.get_task, task.user_id, task.id)
         return found
 
-    async def claim(self, limit: int = 1, *, user_cap: int = 4, worker: str = "one") -> list[Claim]:
+    async def claim(
+        self, limit: int = 1, *, user_cap: int = 4, worker: str = "one", home: str = "here"
+    ) -> list[Claim]:
         """Claim for fifteen seconds, until `limit` are had or there is no more."""
         got: list[Claim] = []
         while len(got) < limit:
             handed_out = await self.store.write(
                 claims.claim,
                 worker=worker,
+                home=home,
                 now=self.now,
                 lease_seconds=15,
                 limit=limit - len(got),

@@ -26,7 +26,8 @@ GATHERS = ("CO-ROUTINE", "MATERIALIZE")  # rows that a statement makes first and
 # These look at every row of a table or an index on purpose, or at one that stays small: of the leased tasks no
 # more than there are slots, of those that wait for tokens no more than wait.
 WHOLE = {
-    "queue._UNMARKED", "census._COUNT", "census._LEASES", "claims._ALL_LEASED", "credentials._LIST_KEYS", "jobs._TAKE_OVER",
+    "census._COUNT", "census._LEASES", "claims._ALL_LEASED", "claims._LEASED_TO",
+    "credentials._LIST_KEYS", "jobs._TAKE_OVER", "jobs._TAKE_OVER_FROM", "queue._UNMARKED",
     "sessions._ALL", "sessions._ALL_PROJECTS", "users._CREATE_FIRST", "users._COUNT",
     "users._LOCK_INSTALLATION", "shortage._PROMISED", "shortage._USERS",
 }  # fmt: skip
