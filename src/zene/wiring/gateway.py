@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zene.gateway.app import Application
     from zene.store.base import Store
 
+NOTICED_SECONDS = 2.0  # that a load balancer gets to see a gateway not ready, before it is gone
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - what is listened on, and refused without a proxy or a word
 
 
@@ -64,7 +65,7 @@ async def _serve(
                     ready(url)
                     await stop.wait()
                     app.drain()
-                    await app.drained()
+                    await asyncio.gather(app.drained(), asyncio.sleep(NOTICED_SECONDS))
             finally:
                 sweeping.cancel()
                 await asyncio.wait((sweeping,))
