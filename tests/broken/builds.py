@@ -242,6 +242,18 @@ BUILDS = {
         STORE / "test_claims.py",
         "test_a_users_cap_holds_however_many_claim_at_once",
     ),
+    "what others have reserved is free": Build(
+        "G10",
+        says("zene.store.quotas:_RESERVE", " + users.quota_reserved + :tokens <=", " + :tokens <="),
+        STORE / "test_quota.py",
+        "test_many_calls_at_once_reserve_no_more_than_there_is",
+    ),
+    "a day begins whenever a clock says so": Build(
+        "G10",
+        says("zene.store.quotas:_HOLD", "< CASE", "<> CASE"),
+        STORE / "test_quota.py",
+        "test_a_clock_that_is_behind_begins_no_window_again",
+    ),
     "who came first has every turn": Build(
         "G11",
         says("zene.store.queue:FREE_USERS_IN_TURN", "users.turn, users.id", "users.id"),

@@ -1,13 +1,22 @@
 """Hard quotas of a running server, counted by the model server and not by Zene."""
 
 import asyncio
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
+from tests.many import Many
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
-from tests.servers import Zene, begin, says
+from tests.postgres_server import PostgresServer
+from tests.redis_server import redis_server
+from tests.servers import SECONDS, Zene, begin, data, says, served_by
 from zene.client import AsyncClient
+from zene.domain.events import Event
 
 TASKS, STEPS, LIMIT = 8, 5, 60_000
+MANY, MANY_LIMIT = 9, 100_000
 A_CALL = 21_000  # tokens: room for one call, about 3 400 of input and 16 384 of output, and not for another
 STALLED = Answer(text="A long story.", fault=Fault(stall_at=200))
 
@@ -20,8 +29,23 @@ def planned(step: int) -> Answer:
 
 def served(model: ModelServer) -> int:
     """The tokens that the model server has counted."""
-    counts = [request.usage for request in model.requests if request.usage is not None]
-    return sum(int(each["total_tokens"]) for each in counts)
+    return sum(used(model, n) for n in range(len(model.requests)))
+
+
+def used(model: ModelServer, number: int) -> int:
+    """What it counted for one request."""
+    usage = model.requests[number].usage
+    return 0 if usage is None else int(usage["total_tokens"])
+
+
+async def told(client: AsyncClient, session_id: str, is_followed: asyncio.Event) -> Event:
+    """The first news of the account that a follower of the session gets."""
+    async with asyncio.timeout(SECONDS), aclosing(client.follow(session_id)) as events:
+        async for event in events:
+            is_followed.set()
+            if event.type == "quota.updated":
+                return event
+    raise AssertionError("the session was deleted")
 
 
 async def allow(client: AsyncClient, **allowed: Any) -> None:
@@ -59,12 +83,18 @@ async def test_a_raise_lets_what_waits_go_on_at_once(zene: Zene, model: ModelSer
     await allow(client, quota={"tokens": A_CALL})
     telling, story = await begin(zene, "Tell me.")
     await telling.until(says("step.started"))
+    is_followed = asyncio.Event()
+    following = asyncio.create_task(told(client, telling.session_id, is_followed))
+    await is_followed.wait()
     saying, word = await begin(zene, "Say it.")
     await saying.until(says("task.waiting", on="quota"))
     assert (await client.task(word)).waiting_on == "quota"
     await allow(client, quota={"tokens": 100_000, "period": "month"})
     assert (await saying.finished(word))["outcome"] == "succeeded"
     await saying.until(says("task.resumed", reason="quota"))
+    account = await following  # in whatever session of the user's
+    assert account.session_id == telling.session_id
+    assert (data(account)["used"], data(account)["limit"]) == (used(model, -1), 100_000)
     await client.cancel(story)
     await telling.finished(story)
     usage = await client.usage()
@@ -90,3 +120,38 @@ async def test_what_a_killed_server_had_reserved_is_charged_and_free_for_nobody(
     assert served(model) <= usage.used
     assert log.of("step.finished")[0]["usage"]["estimated"]
     await log.check()
+
+
+async def test_over_many_workers_of_which_one_is_killed_no_more_is_used_than_the_quota(
+    tmp_path: Path, model: ModelServer, postgres: PostgresServer
+) -> None:
+    steps = [replace(planned(step), delay_ms=1) for step in range(STEPS)]
+    model.scripts["*"] = Script(answers_to={"Tell": [STALLED]}, answers=steps)
+    async with (
+        redis_server(tmp_path) as redis,
+        postgres.bare_database() as database,
+        Many(
+            tmp_path,
+            served_by(model, ZENE_BUS=redis.url, ZENE_STORE=postgres.url(database)),
+        ) as many,
+    ):
+        await many.make(gateways=1, workers=3)
+        client = await many.client()
+        await allow(client, quota={"tokens": MANY_LIMIT}, max_active_tasks=MANY)
+        telling, story = await many.begin("Tell me.")
+        begun = await asyncio.gather(*(many.begin() for _ in range(MANY)))
+        await telling.until(says("step.started"))
+        await (await many.holder(telling)).kill()
+        await many.holder(telling, attempt=2)  # who asks again, and would keep the others waiting
+        await client.cancel(story)
+        await telling.finished(story)
+        ends = [await log.finished(task) for log, task in begun]
+        assert [
+            end for end in ends if end["outcome"] not in ("succeeded", "budget_exhausted")
+        ] == []
+        assert "budget_exhausted" in {end["outcome"] for end in ends}
+        usage = await client.usage()
+        assert usage.reserved == 0
+        assert MANY_LIMIT // 2 < served(model) <= usage.used <= MANY_LIMIT
+        for log in (telling, *(log for log, _ in begun)):
+            await log.check()

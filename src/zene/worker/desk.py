@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from zene.bus.base import Bus
 from zene.domain.ids import RANDOM_BYTES, make_id
@@ -13,6 +13,7 @@ from zene.store.base import Store
 from zene.worker.benches import Benches
 from zene.worker.meters import Meters
 from zene.worker.roll import Roll
+from zene.worker.turns import Turns
 from zene.workspaces.outputs import Outputs
 from zene.workspaces.workspaces import Workspaces
 
@@ -45,6 +46,7 @@ class Desk(Struct, frozen=True, kw_only=True):
     model: Callable[[str], Provider]
     terms: Terms
     meters: Meters
+    turns: Turns = field(default_factory=Turns)
 
 
 def now_ms() -> int:

@@ -7,14 +7,14 @@ driving, end the sandbox where its commands may not go on, and write how it ende
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 from zene import telemetry
 from zene.agent.base import Batch, Limits
 from zene.agent.loop import run as run_agent
 from zene.domain.errors import LeaseLost, Unavailable, ZeneError
-from zene.domain.events import Draft, ErrorBody, Event, TaskFinished
+from zene.domain.events import Draft, ErrorBody, Event, StepFinished, TaskFinished
 from zene.domain.messages import Usage
 from zene.domain.situation import Grant, Unheard
 from zene.domain.tasks import Lease, Outcome
@@ -225,20 +225,28 @@ class Runner:
     async def _written(self, batch: Batch, drafts: Sequence[Draft]) -> Recorded:
         while True:
             try:
-                return await self._desk.store.write(
-                    recording.record,
-                    self.lease,
-                    drafts,
-                    batch_id=f"{self.lease.epoch}.{self._batches}",
-                    intents=batch.intents,
-                    reserve=batch.reserve,
-                    output_cap=self._model.info.output_cap if self._model else 0,
-                    now=now_ms(),
-                    worked_ms=self._worked_ms(),
-                )
+                async with self._turn(batch):
+                    return await self._desk.store.write(
+                        recording.record,
+                        self.lease,
+                        drafts,
+                        batch_id=f"{self.lease.epoch}.{self._batches}",
+                        intents=batch.intents,
+                        reserve=batch.reserve,
+                        output_cap=self._model.info.output_cap if self._model else 0,
+                        now=now_ms(),
+                        worked_ms=self._worked_ms(),
+                    )
             except Unavailable:
                 self.tenure.check()
                 await asyncio.sleep(RETRY_SECONDS)
+
+    def _turn(self, batch: Batch) -> AbstractAsyncContextManager[None]:
+        """The user's, for what begins or ends a model call."""
+        settles = any(isinstance(draft.body, StepFinished) for draft in batch.drafts)
+        if batch.reserve is None and not settles:
+            return nullcontext()
+        return self._desk.turns.of(self.lease.user_id)
 
     def _deadline_ms(self) -> int:
         allowed = int(self._desk.terms.max_work_seconds * 1000)

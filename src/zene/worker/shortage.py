@@ -14,7 +14,8 @@ async def resume_waiting(desk: Desk, user_id: str) -> None:
     """Queue again what fits, and end what cannot fit any more; any worker may do so at any time."""
     may_be_more = True
     while may_be_more:
-        swept = await desk.store.write(shortage.resume, user_id, now=now_ms(), limit=BATCH)
+        async with desk.turns.of(user_id):
+            swept = await desk.store.write(shortage.resume, user_id, now=now_ms(), limit=BATCH)
         for session_id, events in swept:
             await desk.bus.publish(session_id, [live(event) for event in events])
             log.info("quota.resumed", session=session_id)
