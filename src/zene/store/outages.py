@@ -14,6 +14,7 @@ REFUSED: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.ClientConfigurationError,
 )
+REFUSED_CODE: Final = "store_refused"
 # The server, or this connection to it, is no good any more; the others that there are may be no better.
 LOST: Final = (
     OSError,  # TimeoutError too
@@ -48,7 +49,7 @@ _MEANINGS: Final[tuple[tuple[Any, str | None, str, float], ...]] = (
         "The database server takes no writes at present.",
         2,
     ),
-    (REFUSED, None, "The database server refuses us: {}.", 5),
+    (REFUSED, REFUSED_CODE, "The database server refuses us: {}.", 5),
     (_BUSY, None, "The database is too busy: {}.", 1),
     (LOST, None, "The database does not answer: {}.", 2),
 )
