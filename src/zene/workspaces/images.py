@@ -71,6 +71,10 @@ class Images:
             os.close(mount)
             raise
 
+    def is_open(self, place: Path) -> bool:
+        """As in Storage."""
+        return privileged.is_attached(place)
+
     def replace(self, source: Path, target: Path) -> None:
         """As in Storage. It is on the disk before, since an upload that was answered is kept."""
         _wait_until_detached(source)

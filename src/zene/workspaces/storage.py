@@ -59,6 +59,10 @@ class Storage(Protocol):
         """Open it. Raises NotFound, and Conflict while somebody else has it open."""
         ...
 
+    def is_open(self, place: Path) -> bool:
+        """Whether a process of this host is known to have it open."""
+        ...
+
     def replace(self, source: Path, target: Path) -> None:
         """Let a finished workspace take the place of another, which goes."""
         ...

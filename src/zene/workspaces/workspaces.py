@@ -208,7 +208,7 @@ class Workspaces:
         *,
         now: float | None = None,
     ) -> int:
-        """Delete what nobody names and nobody has open, and what crashes left; answers how many.
+        """Delete what nobody names and nobody on this host has open, and what crashes left; answers how many.
 
         What was made within the last hour stays: its name may be younger than the caller's lists.
         """
@@ -219,8 +219,7 @@ class Workspaces:
         gone = 0
         for place in await self._keepers.run(self._all_old, made_before):
             if place not in keep and not self._attachments.is_open(place):
-                await self._keepers.run(self._storage.remove, place)
-                gone += 1
+                gone += await self._keepers.run(self._remove_closed, place)
         return gone
 
     async def close(self) -> None:
@@ -243,6 +242,13 @@ class Workspaces:
     def _delete_project(self, project: Path) -> None:
         front.forget(project)
         self._storage.remove(project)
+
+    def _remove_closed(self, place: Path) -> bool:
+        """Whether it is removed: not where another process has it open."""
+        if self._storage.is_open(place):
+            return False
+        self._storage.remove(place)
+        return True
 
     def _all_old(self, made_before: float) -> list[Path]:
         return [

@@ -120,6 +120,21 @@ async def test_only_what_is_old_unknown_and_unused_is_reaped(
     assert left == {"ses_known", "ses_open"}
 
 
+@needs_root
+async def test_what_another_process_has_open_is_not_reaped(tmp_path: Path) -> None:
+    made = Workspaces(
+        data_dir=tmp_path, sandboxes=NoSandboxes(), disk_bytes=64 * MEBIBYTE, inodes=1024
+    )
+    await made.start()
+    await made.create("ses_1")
+    other = privileged.attach_image(tmp_path / "workspaces/ses_1.img")
+    later = time.time() + 7200
+    assert await made.reap(set(), set(), now=later) == 0
+    os.close(other)
+    assert await made.reap(set(), set(), now=later) == 1
+    await made.close()
+
+
 async def test_closing_detaches_everything_and_twice_is_harmless(
     workspaces: Workspaces, tmp_path: Path
 ) -> None:
