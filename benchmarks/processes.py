@@ -46,11 +46,7 @@ class Child(Struct, frozen=True, kw_only=True):
 
     def memory_bytes(self) -> int:
         """Proportional set size of the process and all its descendants."""
-        return sum(_memory(pid, "Pss:") for pid in self.tree())
-
-    def private_bytes(self) -> int:
-        """What the process alone has written: other than a share, nobody else's start or end changes it."""
-        return _memory(self.pid, "Private_Dirty:")
+        return sum(map(_memory, self.tree()))
 
     def tree(self) -> set[int]:
         """The process and its descendants that live now."""
@@ -163,9 +159,9 @@ def _ended(pid: int) -> float:
     return (int(fields[13]) + int(fields[14])) / _TICKS if fields else 0.0
 
 
-def _memory(pid: int, kind: str) -> int:
+def _memory(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(kind)), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

@@ -153,10 +153,10 @@ async def _idle_sessions(zene: Zene, count: int) -> Values:
     """
     for _ in range(count // 10):  # what the first requests import and cache is no session's
         await zene.client.create_session()
-    before = zene.child.private_bytes()
+    before = zene.child.memory_bytes()
     for _ in range(count):
         await zene.client.create_session()
-    return {"idle session": (zene.child.private_bytes() - before) / count}
+    return {"idle session": (zene.child.memory_bytes() - before) / count}
 
 
 @asynccontextmanager

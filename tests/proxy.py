@@ -10,7 +10,6 @@ class Proxy:
 
     def __init__(self) -> None:
         self.port = 0
-        self._is_silent = False  # of connections that are made from now on
         self._unanswered = b""
         self._passing: list[asyncio.Event] = []
         self._writers: list[asyncio.StreamWriter] = []
@@ -24,16 +23,6 @@ class Proxy:
         """Let nothing come back any more over the connection on which these are said next."""
         self._unanswered = words
 
-    def silence_all(self) -> None:
-        """Let nothing come back over any connection, new ones too, until `speak`."""
-        self._is_silent = True
-        for passing in self._passing:
-            passing.clear()
-
-    def speak(self) -> None:
-        """Let new connections be answered again; those that fell silent stay so."""
-        self._is_silent = False
-
     def silence(self, number: int) -> None:
         """Let nothing come back any more over the connection that was made as that one, from 0 on."""
         self._passing[number].clear()
@@ -43,8 +32,7 @@ class Proxy:
     ) -> None:
         """Pass on what comes, both ways; close where there is no server."""
         passing = asyncio.Event()
-        if not self._is_silent:
-            passing.set()
+        passing.set()
         self._passing.append(passing)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", port)

@@ -166,9 +166,15 @@ BUILDS = {
         STORE / "test_claims.py",
         "test_a_lease_is_extended_only_while_it_is_held",
     ),
+    "who stood still past a lease goes on": Build(
+        "G3",
+        becomes("zene.worker.tenure:Tenure.check", lambda _: lambda _tenure: None),
+        CONTRACTS / "test_taking_over.py",
+        "test_nothing_is_done_for_a_task_whose_lease_has_run_out",
+    ),
     "the leases of the dead run out by themselves": Build(
         "G4",
-        becomes("zene.store.claims:take_over_all", _yields_nothing(())),
+        becomes("zene.worker.roll:Roll.dead", lambda _: lambda _roll: []),
         FLOWS / "test_kills.py",
         "test_a_task_goes_on_after_a_kill_when[a call has begun]",
     ),

@@ -5,19 +5,16 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.many import Many
 from tests.model_server import Answer, Call, ModelServer, Script
-from tests.planted import PASSWORD
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.proxy import Proxy, proxy
 from tests.redis_server import redis_server
-from tests.servers import ADMIN, says, served_by
+from tests.servers import says, served_by
 from zene.domain.events import Event
 
-SECONDS = 20.0
 SHELL = Call(name="shell", arguments={"command": "echo x >> log.txt; echo begun"})
 SLOW = Call(name="shell", arguments={"command": "echo x >> log.txt; echo begun; sleep 3"})
 
@@ -97,46 +94,3 @@ async def test_commits_whose_answers_are_lost_do_nothing_twice(
     await log.check()
     assert [call["status"] for call in log.calls()] == ["succeeded"] * 3
     assert await log.client.read_file(log.session_id, "log.txt") == b"x\n" * 3
-
-
-async def refused(http: httpx.AsyncClient) -> None:
-    """Whatever is asked is answered in time that the store is away, and when to come again."""
-    async with asyncio.timeout(SECONDS):
-        answers = await asyncio.gather(
-            http.get("/v1/sessions"),
-            http.post("/v1/sessions", json={}),
-            http.get("/readyz"),
-            http.post("/v1/auth/login", json={"email": ADMIN, "password": PASSWORD}),
-        )
-    assert [answer.status_code for answer in answers] == [503] * 4
-    for answer in answers:
-        assert 0 < float(answer.headers["retry-after"]) <= 10
-        assert answer.headers["content-type"] == "application/problem+json"
-
-
-async def served(http: httpx.AsyncClient) -> None:
-    """Everything is answered again, by the same process."""
-    async with asyncio.timeout(SECONDS):
-        while (await http.get("/readyz")).status_code == 503:
-            continue
-        while (answer := await http.post("/v1/sessions", json={})).status_code == 503:
-            continue
-    assert answer.status_code == 201
-
-
-async def test_a_gateway_answers_503_while_the_server_is_away_or_silent(
-    many: Many, server: PostgresServer, between: Proxy
-) -> None:
-    await many.make(gateways=1, workers=0)
-    async with httpx.AsyncClient(base_url=many.gateways[0].name, timeout=SECONDS) as http:
-        signed_in = await http.post("/v1/auth/login", json={"email": ADMIN, "password": PASSWORD})
-        http.headers["authorization"] = f"Bearer {signed_in.json()['access_token']}"
-        await served(http)
-        await asyncio.to_thread(server.stop)
-        await refused(http)
-        await asyncio.to_thread(server.start)
-        await served(http)
-        between.silence_all()
-        await refused(http)
-        between.speak()
-        await served(http)

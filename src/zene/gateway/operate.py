@@ -50,7 +50,7 @@ async def ready(call: Call) -> Health:
     if call.parts.followers.draining:
         raise Unavailable("This gateway is going away.", code="draining")
     if reason := await call.parts.outside.not_ready():
-        raise Unavailable(reason, code="not_ready", retry_after=1)
+        raise Unavailable(reason, code="not_ready")
     return Health("ready")
 
 

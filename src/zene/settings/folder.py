@@ -1,7 +1,6 @@
 """The data folder: whose it is, whose installation's, and the key that seals what is secret in the store.
 
-One `zene up`, or any number of workers, hold the folder's lock: so every lease that `zene up` finds at its
-start is a dead one's.
+One `zene up`, or any number of workers, hold the folder's lock.
 """
 
 import fcntl

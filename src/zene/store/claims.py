@@ -174,7 +174,7 @@ def sweep_leases(*, now: int, limit: int) -> Unit[list[tuple[str, list[Event]]]]
 
 
 def take_over_all(*, now: int) -> Unit[list[tuple[str, list[Event]]]]:
-    """Take back every lease: for the start of an installation's only worker."""
+    """Take back every lease: where no worker lives that could have one."""
     return (yield from _take_back((yield _ALL_LEASED()), now))
 
 

@@ -119,7 +119,7 @@ def fail_job(job: Job, *, error: str, now: int) -> Unit[None]:
 
 
 def take_over_jobs(*, now: int) -> Unit[None]:
-    """Make due what any worker has: for the start of an installation's only worker."""
+    """Make due what any worker has: where no worker lives that could have one."""
     yield _TAKE_OVER(now=now)
 
 

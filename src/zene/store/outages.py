@@ -14,7 +14,6 @@ REFUSED: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.ClientConfigurationError,
 )
-REFUSED_CODE: Final = "store_refused"
 # The server, or this connection to it, is no good any more; the others that there are may be no better.
 LOST: Final = (
     OSError,  # TimeoutError too
@@ -49,7 +48,7 @@ _MEANINGS: Final[tuple[tuple[Any, str | None, str, float], ...]] = (
         "The database server takes no writes at present.",
         2,
     ),
-    (REFUSED, REFUSED_CODE, "The database server refuses us: {}.", 5),
+    (REFUSED, None, "The database server refuses us: {}.", 5),
     (_BUSY, None, "The database is too busy: {}.", 1),
     (LOST, None, "The database does not answer: {}.", 2),
 )

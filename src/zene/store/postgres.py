@@ -6,13 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy import text
 
 from zene.domain.errors import SetupError, Unavailable
-from zene.store.base import P, Statement, T, Unit
+from zene.store.base import P, T, Unit
 from zene.store.lanes import Lanes
 from zene.store.numbered import definitions
-from zene.store.outages import REFUSED, REFUSED_CODE, translated
+from zene.store.outages import REFUSED, translated
 from zene.store.revisions import check_revision
 from zene.store.schema import REVISION
 
@@ -31,9 +30,7 @@ _LIMITS = {
     "idle_in_transaction_session_timeout": "5000",
 }
 _MIGRATION_LOCK = 0x7A656E65  # "zene"
-_MIGRATION_SECONDS = 600.0  # for one statement, such as an index over all events
-_MIGRATION_LIMITS = {"lock_timeout": "10000"}
-_REVISION = Statement(text("SELECT version_num FROM alembic_version"))
+_MIGRATION_LIMITS = {"statement_timeout": "0", "lock_timeout": "10000"}
 
 
 class PostgresStore:
@@ -41,7 +38,7 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._migrator = partial(_connect, url, _MIGRATION_LIMITS, _MIGRATION_SECONDS)
+        self._migrator = partial(_connect, url, _MIGRATION_LIMITS)
         connect = partial(_connect, url, _LIMITS)
         self._writers = Lanes(connect, _WRITES, WRITERS)
         self._readers = Lanes(connect, _READS, READERS)
@@ -58,15 +55,8 @@ class PostgresStore:
 
     async def check(self) -> None:
         """Look at the schema's revision, without a change."""
-        try:
-            found = await self.read(_look)
-        except asyncpg.UndefinedTableError:
-            found = None
-        except Unavailable as err:
-            if err.code == REFUSED_CODE:
-                raise SetupError(err.message) from err
-            raise
-        check_revision(found)
+        async with _setting_up(self._migrator) as connection:
+            check_revision(await _revision(connection))
 
     async def write(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit in a transaction of its own; returns after its commit."""
@@ -127,15 +117,11 @@ async def _setting_up(
         raise translated(err) from err
 
 
-async def _connect(
-    url: str, limits: Mapping[str, str], seconds: float | None = None
-) -> "Connection[Any]":
-    """Connect; an answer is waited for so many seconds, or until whoever waits cuts the connection."""
+async def _connect(url: str, limits: Mapping[str, str]) -> "Connection[Any]":
     settings = {"application_name": "zene", "jit": "off", **limits}
     return await asyncpg.connect(
         url,
         timeout=_CONNECT_SECONDS,
-        command_timeout=seconds,
         statement_cache_size=_STATEMENTS,
         max_cached_statement_lifetime=0,
         server_settings=settings,
@@ -148,9 +134,3 @@ async def _revision(connection: "Connection[Any]") -> str | None:
         return None
     found = await connection.fetchval("SELECT version_num FROM alembic_version")
     return None if found is None else str(found)
-
-
-def _look() -> Unit[str | None]:
-    """The revision of a schema that there is."""
-    found = yield _REVISION()
-    return found[0][0] if found else None

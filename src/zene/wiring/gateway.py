@@ -7,12 +7,11 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from zene.domain.errors import SetupError, ZeneError
+from zene.domain.errors import SetupError
 from zene.settings import Settings
 from zene.settings.folder import secret_key
 from zene.sweeping import Sweeping
@@ -92,25 +91,8 @@ def build(settings: Settings, shared: Shared, refused: str | None = None) -> "Ap
         bus=shared.bus,
         secret_key=secret_key(settings),
         terms=terms,
-        outside=Outside(
-            users_refused=lambda: refused,
-            not_ready=partial(_missing, shared.store),
-            registry=shared.registry,
-        ),
+        outside=Outside(users_refused=lambda: refused, registry=shared.registry),
     )
-
-
-async def _missing(store: "Store") -> str | None:
-    """What there must be to serve: the store, whose schema may already be the next release's. Without the bus
-    everything goes on, and is seen later.
-    """
-    from zene.store.installation import name  # noqa: PLC0415
-
-    try:
-        await store.read(name)
-    except ZeneError as err:
-        return err.message
-    return None
 
 
 def announced(bus: "Bus", app: "Application") -> AbstractAsyncContextManager[None]:

@@ -62,7 +62,7 @@ async def _both(
     stop: asyncio.Event,
     ready: Callable[[str], None],
 ) -> None:
-    worker = working.build(settings, shared, here, is_alone=True)
+    worker = working.build(settings, shared, here)
     refused = working.users_refused(settings, here.sandboxes.capabilities)
     app = gateway.build(settings, shared, refused)
     async with asyncio.TaskGroup() as group:

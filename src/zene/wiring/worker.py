@@ -129,8 +129,8 @@ async def host(settings: Settings, installation_id: str) -> AsyncGenerator[Host,
         await sandboxes.close()
 
 
-def build(settings: Settings, shared: Shared, here: Host, *, is_alone: bool = False) -> "Worker":
-    """The worker, to be run. `is_alone` where no other may live beside it."""
+def build(settings: Settings, shared: Shared, here: Host) -> "Worker":
+    """The worker, to be run."""
     from zene.worker.benches import Benches  # noqa: PLC0415
     from zene.worker.benches import Host as BenchHost  # noqa: PLC0415
     from zene.worker.desk import Desk, Terms  # noqa: PLC0415
@@ -151,7 +151,6 @@ def build(settings: Settings, shared: Shared, here: Host, *, is_alone: bool = Fa
         max_active_tasks=settings.max_active_tasks,
         max_steps=settings.max_steps,
         max_work_seconds=settings.max_minutes * 60,
-        is_alone=is_alone,
     )
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     desk = Desk(

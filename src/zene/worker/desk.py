@@ -27,7 +27,6 @@ class Terms(Struct, frozen=True, kw_only=True):
     max_active_tasks: int = 4
     max_steps: int = 200
     max_work_seconds: float = 3600.0
-    is_alone: bool = False  # no other worker may live beside it
 
 
 class Desk(Struct, frozen=True, kw_only=True):

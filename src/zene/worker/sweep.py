@@ -27,12 +27,8 @@ class Sweep:
         self._sweeping = Sweeping(desk.store, desk.bus)
 
     async def begin(self) -> None:
-        """At the start. For the only worker of a data folder, every lease there is belongs to the dead."""
-        store, now = self._desk.store, now_ms()
-        if self._desk.terms.is_alone:
-            await self._sweeping.publish(await store.write(claims.take_over_all, now=now))
-            await store.write(jobs.take_over_jobs, now=now)
-        known_sessions, known_projects = await store.read(sessions.known)
+        """At the start: remove the workspaces that nobody knows."""
+        known_sessions, known_projects = await self._desk.store.read(sessions.known)
         await self._desk.workspaces.reap(known_sessions, known_projects)
 
     async def tick(self) -> float:

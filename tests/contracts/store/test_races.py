@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from tests.contracts.store.world import World, finished, look, stepped
+from tests.contracts.store.world import World, finished, look
 from zene.domain.errors import Conflict, LeaseLost, NotFound
 from zene.store import (
     claims,
@@ -57,12 +57,6 @@ class Storm:
     async def claim(self) -> None:
         found = await self.world.claim(limit=4, user_cap=2)
         self.leases += [claim.lease for claim in found]
-
-    async def step(self) -> None:
-        if self.leases:
-            lease, number = self.random.choice(self.leases), self.random.randrange(1, 1_000_000)
-            await self.world.step(lease, number)
-            await self.world.record(lease, stepped(lease, number))
 
     async def finish(self) -> None:
         if self.leases:
@@ -122,8 +116,8 @@ class Storm:
     async def blow(self, times: int) -> None:
         """One of the many at once."""
         ways: Sequence[Callable[[], Awaitable[None]]] = (
-            self.submit, self.submit, self.claim, self.claim, self.claim, self.step, self.step, self.finish,
-            self.hand_over, self.cancel, self.interrupt, self.change, self.withdraw, self.steer, self.sweep, self.delete,
+            self.submit, self.submit, self.claim, self.claim, self.claim, self.finish, self.hand_over,
+            self.cancel, self.interrupt, self.change, self.withdraw, self.steer, self.sweep, self.delete,
         )  # fmt: skip
         for _ in range(times):
             try:

@@ -29,7 +29,7 @@ WHOLE = {
     "census._COUNT", "census._LEASES", "claims._ALL_LEASED", "claims._LEASED_TO",
     "credentials._LIST_KEYS", "jobs._TAKE_OVER", "jobs._TAKE_OVER_FROM", "queue._UNMARKED",
     "sessions._ALL", "sessions._ALL_PROJECTS", "users._CREATE_FIRST", "users._COUNT",
-    "users._LOCK_INSTALLATION", "postgres._REVISION", "shortage._PROMISED", "shortage._USERS",
+    "users._LOCK_INSTALLATION", "shortage._PROMISED", "shortage._USERS",
 }  # fmt: skip
 
 
