@@ -50,6 +50,14 @@ format: .venv/.dev ## Format the code and mend what ruff can mend
 bench: test-packages .venv/.dev ## Measure Zene against the bare loop (ARGS="--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: chaos
+chaos: test-packages .venv/.dev ## Let everything go wrong at once for a minute (ARGS="--seed 1 --seconds 60")
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: soak
+soak: test-packages .venv/.dev ## The same for two hours: 60 plays, each with a seed of its own
+	@$(BIN)/python -m tests.chaos --plays 60 --seconds 90 $(ARGS)
+
 .PHONY: lock
 lock: .venv/.dev ## Lock the dependencies anew after a change in pyproject.toml (ARGS="--upgrade")
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock $(ARGS)

@@ -81,9 +81,9 @@ class Many:
         )
         await asyncio.gather(*made)
 
-    async def gateway(self, **variables: str) -> Process:
-        """One more gateway, ready; `variables` are only its own."""
-        program = await self._start("gateway", "--port", "0", **variables)
+    async def gateway(self, port: int = 0, /, **variables: str) -> Process:
+        """One more gateway, ready, on a free port unless one is named; `variables` are only its own."""
+        program = await self._start("gateway", "--port", str(port), **variables)
         found = await program.until(r"ready at (http\S+)\n")
         self.gateways.append(Process(program, found.group(1)))
         return self.gateways[-1]

@@ -23,7 +23,7 @@ from zene.store.columns import metadata
 from zene.store.postgres import PostgresStore
 
 SECONDS = 30
-OPTIONS = ("max_connections=60", "shared_buffers=32MB")
+OPTIONS = ("max_connections=200", "shared_buffers=32MB")
 TEMPLATE = "zene_template"
 _EMPTY = "".join(f"DELETE FROM {table.name};" for table in reversed(metadata.sorted_tables))
 

@@ -27,6 +27,11 @@ class Proxy:
         """Let nothing come back any more over the connection that was made as that one, from 0 on."""
         self._passing[number].clear()
 
+    def hush(self) -> None:
+        """Let nothing come back any more over any connection that there is."""
+        for passing in self._passing:
+            passing.clear()
+
     async def accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:

@@ -1,4 +1,6 @@
-"""`python -m tests.broken BUILD up …` is `zene up …` of a broken build; `… BUILD pytest TEST …` runs tests on one."""
+"""`python -m tests.broken BUILD up …` is `zene up …` of a broken build; `… BUILD pytest TEST …` runs tests on one,
+and `… BUILD chaos …` plays chaos on one.
+"""
 
 import sys
 
@@ -6,6 +8,7 @@ import pytest
 
 from tests import servers
 from tests.broken.builds import BUILDS
+from tests.chaos.__main__ import main as play
 from zene.cli import main
 
 
@@ -23,6 +26,11 @@ class Broken:
 def run(name: str, program: str, *arguments: str) -> None:
     if program == "pytest":
         sys.exit(pytest.main([*arguments], plugins=[Broken(name)]))
+    if program == "chaos":
+        servers.PROGRAM = ("-m", "tests.broken", name)
+        sys.argv = ["chaos", *arguments]
+        play()
+        return
     BUILDS[name].breaks()
     sys.argv = ["zene", program, *arguments]
     main()
