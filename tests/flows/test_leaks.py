@@ -101,7 +101,8 @@ async def test_fifty_kills_at_random_points_leave_nothing(tmp_path: Path) -> Non
                 await until_none(left.mounts)
             server = await zene.up()
             for log, task in begun:
-                assert (await log.finished(task))["outcome"] == "succeeded"
+                end = await log.finished(task)  # three kills in a row within a step are poison
+                assert end["outcome"] == "succeeded" or end["error"]["code"] == "poison", end
                 await log.check()
                 await log.ran_once()
             await server.end(signal.SIGTERM)
