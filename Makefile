@@ -12,7 +12,7 @@ CODE := $(wildcard src tests benchmarks scripts)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: setup ## Start Zene on this machine, installing what is missing (ARGS="--port 8421")
@@ -57,6 +57,10 @@ chaos: test-packages .venv/.dev ## Let everything go wrong at once for a minute 
 .PHONY: soak
 soak: test-packages .venv/.dev ## The same for two hours: 60 plays, each with a seed of its own
 	@$(BIN)/python -m tests.chaos --plays 60 --seconds 90 $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: test-packages .venv/.dev ## Measure many processes on PostgreSQL and Redis (ARGS="--quick")
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 .PHONY: lock
 lock: .venv/.dev ## Lock the dependencies anew after a change in pyproject.toml (ARGS="--upgrade")

@@ -62,14 +62,20 @@ async def _rounds(count: int, *, quick: bool) -> list[Round]:
 
 def _conditions() -> str:
     """What the figures depend on."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     accounting = "by the kernel's accounting group" if has_exact_accounting() else "by its clocks"
+    return (
+        f"{machine()}; SQLite with a sync per commit, sandboxes by bubblewrap. CPU time is that of the whole tree of "
+        f"processes, {accounting}; memory is the proportional set size of the tree."
+    )
+
+
+def machine() -> str:
+    """When, of what and where something was measured."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     user = "root" if os.geteuid() == 0 else "an ordinary user"
     return (
         f"{time.strftime('%Y-%m-%d')}, commit {_commit()}: {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, as {user}; "
-        f"SQLite with a sync per commit, sandboxes by bubblewrap. CPU time is that of the whole tree of "
-        f"processes, {accounting}; memory is the proportional set size of the tree."
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, as {user}"
     )
 
 

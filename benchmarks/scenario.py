@@ -15,6 +15,7 @@ PROGRAMS = "PROGRAMS"  # the same with a small program a call, in place of `true
 ONE = "ONE"  # one call, which has the sandbox up, then a word
 SAY = "SAY"  # a word
 STREAM = "STREAM"  # as many tokens
+WAIT = "WAIT"  # silence, for longer than any recovery takes
 TOKENS = 2000
 
 
@@ -36,6 +37,7 @@ _ANSWERS = {
     ONE: [_call(0), _END],
     SAY: [_END],
     STREAM: [{"tokens": TOKENS}],
+    WAIT: [{"text": "Done.", "delay_ms": 20_000}],
 }
 
 

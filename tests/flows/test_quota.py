@@ -11,7 +11,7 @@ from tests.many import Many
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
 from tests.postgres_server import PostgresServer
 from tests.redis_server import redis_server
-from tests.servers import SECONDS, Zene, begin, data, says, served_by
+from tests.servers import SECONDS, Log, Zene, begin, data, says, served_by
 from zene.client import AsyncClient
 from zene.domain.events import Event
 
@@ -155,3 +155,19 @@ async def test_over_many_workers_of_which_one_is_killed_no_more_is_used_than_the
         assert MANY_LIMIT // 2 < served(model) <= usage.used <= MANY_LIMIT
         for log in (telling, *(log for log, _ in begun)):
             await log.check()
+
+
+async def test_tasks_that_may_not_call_the_model_once_make_no_workspace(
+    zene: Zene, model: ModelServer
+) -> None:
+    client = await zene.client()
+    made = [await client.create_session() for _ in range(24)]
+    tasks = await asyncio.gather(
+        *(client.submit(one.id, "Go.", max_tokens_total=1) for one in made)
+    )
+    ends = [
+        await Log(client, one.id).finished(task.id) for one, task in zip(made, tasks, strict=True)
+    ]
+    assert {end["outcome"] for end in ends} == {"budget_exhausted"}
+    assert not model.requests
+    assert not list((zene.home / "data" / "workspaces").iterdir())

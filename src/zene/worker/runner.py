@@ -16,7 +16,7 @@ from zene.agent.loop import run as run_agent
 from zene.domain.errors import LeaseLost, Unavailable, ZeneError
 from zene.domain.events import Draft, ErrorBody, Event, StepFinished, TaskFinished
 from zene.domain.messages import Usage
-from zene.domain.situation import Grant, Unheard
+from zene.domain.situation import Grant, Granted, Unheard
 from zene.domain.tasks import Lease, Outcome
 from zene.store import claims, history, recording
 from zene.store.claims import Claim
@@ -124,8 +124,8 @@ class Runner:
         self.lose()
 
     async def _warm_up(self, bench: Bench) -> None:
-        """While the model is thinking: mounting would keep the first commit waiting, and what a model says at
-        once. A command that comes sooner begins it itself.
+        """While the model is thinking, and only then: mounting would keep the first commit waiting, and what a
+        model says at once. A command that comes sooner begins it itself.
         """
         if not bench.is_ready:
             self._asides.phase("preparing")
@@ -181,7 +181,8 @@ class Runner:
             grant: Grant | None = None
             while (batch := await _next(loop, grant)) is not None:
                 grant = await self._commit(batch)
-                self._begun.set()
+                if isinstance(grant, Granted):
+                    self._begun.set()
                 if batch.is_last and not isinstance(grant, Unheard):
                     return
                 self.tenure.check()  # what the loop does next has an effect

@@ -1,0 +1,126 @@
+"""`python -m benchmarks.scale`: what many processes carry on PostgreSQL and Redis, against the figures Zene must reach.
+
+PostgreSQL, Redis, gateways, workers and the model server are processes of their own, on loopback, in a
+temporary folder. All of them share this machine's cores, so CPU time is told beside the wall's.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.__main__ import machine
+from benchmarks.scale import tasks
+from benchmarks.scale.figures import Figure, Values, table
+from benchmarks.scale.place import Place, place
+from benchmarks.scenario import model_server
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- scale -->", "<!-- end of scale -->"
+
+Measure = Callable[[Place, bool], Awaitable[Values]]
+
+
+async def starts(where: Place, quick: bool) -> Values:  # noqa: FBT001 - as all of them
+    """From 202 to `task.started`."""
+    return await tasks.starts(where, 100 if quick else 500)
+
+
+async def rate(where: Place, quick: bool) -> Values:  # noqa: FBT001
+    """Tasks a second."""
+    return await tasks.rate(where, 400 if quick else 2000)
+
+
+async def recovery(where: Place, quick: bool) -> Values:  # noqa: FBT001
+    """After a kill."""
+    return await tasks.recovery(where, 1 if quick else 3)
+
+
+MEASURES: dict[str, Measure] = {"start": starts, "rate": rate, "recovery": recovery}
+FIGURES = (
+    Figure(
+        key="start p50",
+        label="202 received → `task.started` committed, p50",
+        unit="ms",
+        must=5,
+        aim=2,
+    ),
+    Figure(key="start p99", label="the same, p99", unit="ms", must=12, aim=5),
+    Figure(
+        key="start seen p50",
+        label="202 received → a follower is told, p50",
+        unit="ms",
+    ),
+    Figure(key="start seen p99", label="the same, p99", unit="ms"),
+    Figure(
+        key="rate",
+        label="tasks a second without a model call, one worker",
+        unit="/s",
+        must=500,
+        aim=1500,
+        more_is_better=True,
+    ),
+    Figure(key="rate CPU", label="the worker's CPU for one", unit="ms"),
+    Figure(key="rate PostgreSQL CPU", label="PostgreSQL's CPU for one", unit="ms"),
+    Figure(
+        key="recovery",
+        label="8 tasks of a worker killed with -9 have started elsewhere, lease of 5 s",
+        unit="s",
+        must=7,
+        aim=2,
+    ),
+    Figure(key="recovery worst", label="the same, the slowest", unit="s"),
+)
+
+
+def main() -> None:
+    """Measure, print, and keep the table where asked to."""
+    options = _parsed()
+    rounds = uvloop.run(_rounds(options))
+    report = f"{machine()}.\n\n{table(FIGURES, rounds)}"
+    print(report)
+    if options.write:
+        before, _, rest = README.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        README.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}")
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(MEASURES)}; all by default")
+    parser.add_argument("--rounds", type=int, default=3, help="how often all is measured")
+    parser.add_argument("--quick", action="store_true", help="one round, with fewer samples")
+    parser.add_argument("--write", action="store_true", help=f"keep the table in {README.name}")
+    return parser.parse_args()
+
+
+async def _rounds(options: argparse.Namespace) -> Sequence[Values]:
+    names = [name for name in MEASURES if not options.only or name in options.only]
+    done = []
+    with tempfile.TemporaryDirectory(prefix="zene-scale-") as folder:
+        async with model_server(Path(folder)) as model_url:
+            for number in range(1 if options.quick else options.rounds):
+                values: dict[str, float] = {}
+                for name in names:
+                    values |= await _measured(
+                        name, Path(folder, f"{name}-{number}"), model_url, quick=options.quick
+                    )
+                done.append(values)
+    return done
+
+
+async def _measured(name: str, folder: Path, model_url: str, *, quick: bool) -> Values:
+    """One measure, in an installation of its own."""
+    began = time.monotonic()
+    async with place(folder, model_url) as where:
+        values = await MEASURES[name](where, quick)
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return values
+
+
+if __name__ == "__main__":
+    main()
