@@ -18,6 +18,7 @@ from zene.store import approvals, claims, credentials, idempotency, queue
 from zene.store.base import Store
 
 SECONDS = 5.0  # between rounds, where nobody else sweeps
+GATEWAY_PATIENCE_SECONDS = 5.0
 BATCH = 100  # rows one unit looks at
 KEPT_SECONDS = 24 * 3600  # idempotency keys
 MARK_SECONDS = 30.0  # between looks for sessions whose head is not marked as ready
@@ -28,11 +29,14 @@ log = telemetry.logger(__name__)
 
 
 class Sweeping:
-    """Ends expired leases and approvals, and forgets what nothing rests on any more."""
+    """Ends expired leases and approvals, and forgets what nothing rests on any more. Who cannot kill what runs
+    for a lease has `patience_seconds`, in which those come first who can.
+    """
 
-    def __init__(self, store: Store, bus: Bus) -> None:
+    def __init__(self, store: Store, bus: Bus, *, patience_seconds: float = 0) -> None:
         self._store = store
         self._bus = bus
+        self._patience_ms = round(patience_seconds * 1000)
         self._mark_at = 0
 
     async def run(self) -> None:
@@ -47,7 +51,9 @@ class Sweeping:
     async def round(self) -> Swept:
         """Once; the sessions whose leases were taken back, with the events of that, which are published."""
         store, now = self._store, time.time_ns() // 1_000_000
-        swept = await store.write(claims.sweep_leases, now=now, limit=BATCH)
+        swept = await store.write(
+            claims.sweep_leases, expired_before=now - self._patience_ms, now=now, limit=BATCH
+        )
         await self.publish(swept)
         await self.publish(await store.write(approvals.expire, now=now, limit=BATCH))
         await store.write(idempotency.forget, before=now - KEPT_SECONDS * 1000, limit=BATCH)

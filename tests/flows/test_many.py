@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from pathlib import Path
+from random import randrange
 
 import pytest
 
+from tests.flows.test_cancel import all_ending
 from tests.many import Many
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
 from tests.postgres_server import PostgresServer
@@ -175,3 +177,27 @@ async def test_a_task_that_kills_three_workers_is_not_given_to_a_fourth(
     assert (end["outcome"], end["error"]["code"]) == ("failed", "poison")
     await log.check()
     assert len(model.requests) == 3
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "is dead"])
+async def test_a_cancel_kills_what_runs_though_its_worker(
+    on_postgres: Many, model: ModelServer, *, hangs: bool
+) -> None:
+    many = on_postgres
+    nap = f"600.{randrange(10**9, 10**10)}"
+    call = Call(name="shell", arguments={"command": f"echo begun; sleep {nap}"})
+    model.scripts["*"] = Script(answers=[Answer(calls=[call])])
+    many.person.variables = {**many.person.variables, "ZENE_LEASE_SECONDS": LONG_LEASE}
+    await many.make(gateways=2, workers=2)
+    log, task = await many.begin()
+    await log.live(says("item.delta", kind="command", text="begun"))
+    victim, elsewhere = await many.holder(log), await many.client(1)
+    if hangs:
+        victim.freeze()
+    async with all_ending(nap):
+        if not hangs:
+            await victim.kill()
+        await elsewhere.cancel(task)
+    assert (await log.finished(task))["outcome"] == "cancelled"
+    await log.check()
+    assert len(model.requests) == 1

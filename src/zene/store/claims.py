@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from msgspec import Struct
-from sqlalchemy import bindparam, exists, func, select, update
+from sqlalchemy import bindparam, case, exists, func, select, update
 
 from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted
 from zene.domain.sessions import Session
@@ -64,7 +64,11 @@ _PREPARE = Statement(
 _EXTEND = Statement(
     update(tasks)
     .where(tasks.c.id == bindparam("task"), tasks.c.lease_epoch == bindparam("epoch"))
-    .values(lease_expires_at=bindparam("until"))
+    .values(
+        lease_expires_at=case(
+            (tasks.c.status == "cancelling", tasks.c.lease_expires_at), else_=bindparam("until")
+        )
+    )
     .returning(tasks.c.id)
 )
 _REQUEUE = Statement(
@@ -88,7 +92,7 @@ _REQUEUE = Statement(
 _LEASED = (tasks.c.id, tasks.c.session_id, tasks.c.user_id, tasks.c.lease_epoch, tasks.c.status)
 _EXPIRED = Statement(
     select(*_LEASED)
-    .where(tasks.c.lease_epoch.is_not(None), tasks.c.lease_expires_at < bindparam("now"))
+    .where(tasks.c.lease_epoch.is_not(None), tasks.c.lease_expires_at < bindparam("before"))
     .order_by(tasks.c.lease_expires_at)
     .limit(bindparam("limit"))
 )
@@ -150,7 +154,7 @@ def claim(
 
 
 def extend(leases: Sequence[Lease], *, now: int, lease_seconds: float) -> Unit[list[Lease]]:
-    """Extend leases; those that are still held."""
+    """Extend leases, but for what is being cancelled; those that are still held."""
     until = now + round(lease_seconds * 1000)
     kept = []
     for lease in leases:
@@ -168,9 +172,12 @@ def hand_over(lease: Lease, *, now: int, worked_ms: int) -> Unit[list[Event]]:
     return (yield from writer.flush())
 
 
-def sweep_leases(*, now: int, limit: int) -> Unit[list[tuple[str, list[Event]]]]:
+def sweep_leases(
+    *, now: int, limit: int, expired_before: int | None = None
+) -> Unit[list[tuple[str, list[Event]]]]:
     """Take back what nobody has extended: back to the queue, or to its end."""
-    return (yield from _take_back((yield _EXPIRED(now=now, limit=limit)), now))
+    before = now if expired_before is None else expired_before
+    return (yield from _take_back((yield _EXPIRED(before=before, limit=limit)), now))
 
 
 def take_over_all(*, now: int) -> Unit[list[tuple[str, list[Event]]]]:

@@ -5,7 +5,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from msgspec import Struct
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, case, func, insert, select, update
 
 from zene.domain.errors import Conflict, NotFound
 from zene.domain.events import Draft, Event, TaskQueued
@@ -16,6 +16,8 @@ from zene.store.columns import one_of
 from zene.store.log import ANY_OF_THEM, Writer, chunks, held
 from zene.store.queue import go_first
 from zene.store.schema import sessions, tasks
+
+CANCEL_MS = 3000  # what a worker gets to end what it has, before others do
 
 _OWN_SESSION = Statement(
     select(sessions.c.model, sessions.c.effort).where(
@@ -92,7 +94,13 @@ _CANCEL_LEASED = Statement(
     .where(
         tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["cancelling"], "cancelling")
     )
-    .values(status="cancelling")
+    .values(
+        status="cancelling",
+        lease_expires_at=case(
+            (tasks.c.lease_expires_at > bindparam("until"), bindparam("until")),
+            else_=tasks.c.lease_expires_at,
+        ),
+    )
     .returning(tasks.c.id)
 )
 
@@ -233,8 +241,10 @@ def _make_room(writer: Writer, on_busy: OnBusy, now: int) -> Unit[tuple[int, str
 
 
 def _cancel(writer: Writer, task_id: str, now: int) -> Unit[bool]:
-    """End the task, or have it ended by the worker that has it; whether one has."""
-    if (yield _CANCEL_LEASED(task=task_id)):
+    """End the task, or have it ended by the worker that has it; whether one has. Its lease is cut short, so
+    that the sweep ends it where that worker hangs.
+    """
+    if (yield _CANCEL_LEASED(task=task_id, until=now + CANCEL_MS)):
         return True
     yield from ending.finish(writer, task_id, "cancelled", now=now)
     return False

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from zene.domain.errors import SetupError
 from zene.settings import Settings
 from zene.settings.folder import secret_key
-from zene.sweeping import Sweeping
+from zene.sweeping import GATEWAY_PATIENCE_SECONDS, Sweeping
 from zene.wiring import installation, presence
 from zene.wiring.parts import (
     Shared,
@@ -59,7 +59,9 @@ async def _serve(
         ):
             shared = Shared(store=store, bus=bus, registry=registry)
             app = build(settings, shared)
-            sweeping = asyncio.create_task(Sweeping(store, bus).run())
+            sweeping = asyncio.create_task(
+                Sweeping(store, bus, patience_seconds=GATEWAY_PATIENCE_SECONDS).run()
+            )
             try:
                 async with served(settings, app, listener) as url, announced(bus, app):
                     ready(url)

@@ -1,5 +1,7 @@
 """Dead owners: what they had goes on elsewhere, or ends where it kills its workers."""
 
+from functools import partial
+
 from tests.contracts.store.world import World, call, message, say, stepped
 from zene.domain.events import StepStarted
 from zene.domain.tasks import POISON_ATTEMPTS
@@ -119,6 +121,29 @@ async def test_what_was_to_be_cancelled_is_cancelled_when_its_worker_is_dead(wor
     task = await world.task(claim.task)
     assert (task.status, task.outcome) == ("finished", "cancelled")
     assert await world.claim() == []
+
+
+async def test_a_cancel_leaves_its_worker_three_seconds_whatever_that_extends(world: World) -> None:
+    claim = await world.started()
+    await world.cancel(claim.task)
+    world.now += 2_000
+    kept = await world.store.write(claims.extend, [claim.lease], now=world.now, lease_seconds=15)
+    assert kept == [claim.lease]
+    await world.cancel(claim.task)
+    assert await world.sweep() == []
+    world.now += 1_001
+    assert [event.type for _, events in await world.sweep() for event in events] == [
+        "task.finished"
+    ]
+    assert (await world.task(claim.task)).outcome == "cancelled"
+
+
+async def test_who_cannot_kill_what_runs_sweeps_later(world: World) -> None:
+    claim = await world.started()
+    world.now += 16_000
+    later = partial(claims.sweep_leases, expired_before=world.now - 5_000)
+    assert await world.store.write(later, now=world.now, limit=100) == []
+    assert [session_id for session_id, _ in await world.sweep()] == [claim.session.id]
 
 
 async def test_a_hand_over_keeps_the_attempt_and_frees_the_user(world: World) -> None:
