@@ -38,19 +38,20 @@ class SlowBus(MemoryBus):
 
 
 class FaultyRoll(Roll):
-    """A roll that cannot be read, the first two times."""
+    """A roll that can be read at the start, and then not for two times."""
 
-    faults = 2
+    reads = 0
 
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__(folder, name)
         self.was_read = threading.Event()
 
     def dead(self) -> list[str]:
-        if self.faults > 0:
-            self.faults -= 1
+        self.reads += 1
+        if self.reads in (2, 3):
             raise OSError(errno.EIO, "the disk failed")
-        self.was_read.set()
+        if self.reads > 3:
+            self.was_read.set()
         return super().dead()
 
 

@@ -27,20 +27,24 @@ class Sweep:
         self._sweeping = Sweeping(desk.store, desk.bus)
 
     async def begin(self) -> None:
-        """At the start: remove the workspaces that nobody knows."""
+        """At the start, before anything is claimed: bury the dead, remove the workspaces that nobody knows."""
+        await self._bury_all()
         known_sessions, known_projects = await self._desk.store.read(sessions.known)
         await self._desk.workspaces.reap(known_sessions, known_projects)
 
     async def tick(self) -> float:
         """One round; seconds until the next."""
-        for name in await asyncio.to_thread(self._desk.roll.dead):
-            await self._bury(name)
+        await self._bury_all()
         await self._let_go(await self._sweeping.round())
         for user_id in await self._desk.store.read(shortage.short_users, now=now_ms(), limit=BATCH):
             await resume_waiting(self._desk, user_id)
         await self._cancel()
         await self._desk.benches.drop_idle()
         return SWEEP_SECONDS
+
+    async def _bury_all(self) -> None:
+        for name in await asyncio.to_thread(self._desk.roll.dead):
+            await self._bury(name)
 
     async def _bury(self, name: str) -> None:
         """Take back at once what a dead worker of this folder had; nothing of it can go on."""
