@@ -61,7 +61,7 @@ REVOKED = Live(0, "revoked", durable=False, body=b"")
 class Signal(Struct, frozen=True, kw_only=True):
     """A word to the worker that holds a session. The store has it already: a lost signal is found by the sweep."""
 
-    kind: Literal["cancel", "delete"]
+    kind: Literal["cancel", "delete", "steer"]
     session_id: str
     task_id: str | None = None
 

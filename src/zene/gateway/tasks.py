@@ -165,7 +165,9 @@ async def steer(call: Call, body: NewSteer) -> Created[shapes.Steer]:
         said = yield from steers.steer(call.user.id, task_id, steer_id, body.text, now)
         return shapes.steer(said), ()
 
-    return await create(call, body, make, status=202, session_id=task.session_id)
+    created = await create(call, body, make, status=202, session_id=task.session_id)
+    await parts.bus.signal(Signal(kind="steer", session_id=task.session_id, task_id=task_id))
+    return created
 
 
 def _check_prompt(prompt: str, limit: int) -> None:

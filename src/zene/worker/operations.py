@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 from zene import telemetry
@@ -28,6 +29,8 @@ KEPT_IN_MEMORY = (
     16 * 1024
 )  # bytes of output below which the item's own text is all there is to keep
 
+LISTEN_SECONDS = 0.25  # between two looks for what the user said: steps may follow in milliseconds
+
 log = telemetry.logger(__name__)
 
 
@@ -40,6 +43,7 @@ class TaskOperations:
         self._lease = lease
         self._publisher = publisher
         self._ids = Ids(clock.now_ms, secrets.token_bytes)
+        self.listen()
 
     def new_id(self, prefix: str) -> str:
         """A new id of that prefix; those of one run sort in the order in which they were made."""
@@ -83,8 +87,18 @@ class TaskOperations:
             return None
         return [printable(file.path) for file in changes.files], changes.more_files
 
+    def listen(self) -> None:
+        """Look for what the user said at the next step, however short the last look is ago."""
+        self._listened_at = time.monotonic() - LISTEN_SECONDS
+
     async def steers(self) -> Sequence[Steer]:
-        """What the user said; while the store is away, the next step will hear it."""
+        """What the user said, looked for now and then; what a step does not hear, a later one will, and no
+        task succeeds before it has heard all.
+        """
+        now = time.monotonic()
+        if now - self._listened_at < LISTEN_SECONDS:
+            return ()
+        self._listened_at = now
         try:
             return await self._desk.store.read(steers.unheard, self._lease.task_id)
         except Unavailable as err:

@@ -54,6 +54,7 @@ class Runner:
         self._task = claim.task
         self._session = claim.session
         self._model: Provider | None = None
+        self._operations: TaskOperations | None = None
         self._publisher = Publisher(desk.bus, claim.session.id, is_silenced=lambda: tenure.is_over)
         self._ending: Ending | None = None
         self._error: ErrorBody | None = None
@@ -80,6 +81,11 @@ class Runner:
     def cancel(self) -> None:
         """End the task as cancelled."""
         self._stop("cancelled")
+
+    def listen(self) -> None:
+        """Hear before the next step what the user has said."""
+        if self._operations is not None:
+            self._operations.listen()
 
     def lose(self) -> None:
         """Stop at once: somebody else owns the task."""
@@ -167,7 +173,7 @@ class Runner:
         desk = self._desk
         model = self._model = desk.model(self._task.model)
         situation = await desk.store.read(history.situation, self.lease)
-        operations = TaskOperations(
+        self._operations = operations = TaskOperations(
             desk, self.lease, HeldBench(bench, self.tenure), self._publisher
         )
         loop = run_agent(
@@ -183,7 +189,9 @@ class Runner:
                 grant = await self._commit(batch)
                 if isinstance(grant, Granted):
                     self._begun.set()
-                if batch.is_last and not isinstance(grant, Unheard):
+                if isinstance(grant, Unheard):
+                    operations.listen()
+                elif batch.is_last:
                     return
                 self.tenure.check()  # what the loop does next has an effect
                 if self._handing_over:

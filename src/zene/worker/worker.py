@@ -161,7 +161,7 @@ class Worker:
             async for signal in signals:
                 for runner in list(self._runners.values()):
                     if _is_meant(signal, runner):
-                        runner.cancel()
+                        runner.listen() if signal.kind == "steer" else runner.cancel()
 
     async def _drain(self) -> None:
         for runner in self._runners.values():
