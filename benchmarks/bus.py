@@ -93,7 +93,7 @@ async def following(url: str, options: argparse.Namespace, rate: int) -> dict[st
         for _ in readers:
             await ready.acquire()
         cpu = time.process_time()
-        await other("publish", url, options.sessions, rate, options.seconds)
+        await other("publish", url, options.sessions, rate, options.seconds, INSTALLATION)
         spent = time.process_time() - cpu
     await asyncio.gather(*readers)
     return figures(spent, latencies, rate * options.seconds)
@@ -111,15 +111,33 @@ async def streaming(
         ada: AsyncClient = await gateway.client("ada")
         made = [(await ada.create_session()).id for _ in range(options.sessions)]
         token = (await ada.login(email("ada"), PASSWORD)).access_token
-        await asyncio.to_thread(Path(folder, "sessions").write_text, "\n".join(made))
-        viewing = await process("view", gateway.url.rpartition(":")[2], token, folder / "sessions")
-        assert viewing.stdout is not None
-        await viewing.stdout.readline()
-        cpu = time.process_time()
-        await other("publish", url, folder / "sessions", rate, options.seconds)
-        spent = time.process_time() - cpu
+        followed = [(session, token) for session in made]
+        async with viewers(folder, gateway.url, followed) as latencies:
+            cpu = time.process_time()
+            await other("publish", url, folder / "sessions", rate, options.seconds, INSTALLATION)
+            spent = time.process_time() - cpu
+    return figures(spent, latencies, rate * options.seconds)
+
+
+@asynccontextmanager
+async def viewers(
+    folder: Path, url: str, followed: Sequence[tuple[str, str]]
+) -> AsyncGenerator[list[float], None]:
+    """A process with a viewer for each session, with a token, while the block runs; how late events came is
+    in the list after it. The sessions' names are in the file `sessions`.
+    """
+    sessions, tokens = zip(*followed, strict=True)
+    await asyncio.to_thread((folder / "sessions").write_text, "\n".join(sessions))
+    await asyncio.to_thread((folder / "tokens").write_text, "\n".join(tokens))
+    viewing = await process("view", url.rpartition(":")[2], folder / "tokens", folder / "sessions")
+    assert viewing.stdout is not None
+    await viewing.stdout.readline()
+    latencies: list[float] = []
+    try:
+        yield latencies
+    finally:
         out, _ = await viewing.communicate(b"\n")
-    return figures(spent, json.loads(out), rate * options.seconds)
+    latencies += json.loads(out)
 
 
 def figures(spent: float, latencies: list[float], sent: int) -> dict[str, float]:
@@ -133,9 +151,11 @@ def figures(spent: float, latencies: list[float], sent: int) -> dict[str, float]
     }
 
 
-async def publish(url: str, sessions: Sequence[str], rate: int, seconds: int) -> None:
+async def publish(
+    url: str, sessions: Sequence[str], rate: int, seconds: int, installation: str
+) -> None:
     """The publisher's process: events of all sessions in turn, evenly."""
-    async with started(url) as bus:
+    async with started(url, installation) as bus:
         begun, sent = time.monotonic(), 0
         while sent < rate * seconds:
             due = min(int((time.monotonic() - begun) * rate), rate * seconds)
@@ -147,11 +167,11 @@ async def publish(url: str, sessions: Sequence[str], rate: int, seconds: int) ->
         await asyncio.sleep(0.5)  # what is on its way arrives
 
 
-async def view(port: int, token: str, sessions: Sequence[str]) -> None:
+async def view(port: int, followed: Sequence[tuple[str, str]]) -> None:
     """The viewers' process: a connection a session; says when all follow, and at the end how late events came."""
     loop = asyncio.get_running_loop()
     viewers: list[Viewer] = []
-    for session in sessions:
+    for session, token in followed:
         _, viewer = await loop.create_connection(Viewer, "127.0.0.1", port)
         viewer.ask(session, token)
         viewers.append(viewer)
@@ -200,9 +220,9 @@ def age_ms(body: bytes, at: int | None = None) -> float:
 
 
 def event(number: int) -> Live:
-    """A delta of 120 characters, made now."""
+    """A delta of 120 characters, made now, after the only event of its session's log."""
     body = BODY % (number, time.monotonic_ns(), TEXT)
-    return Live(0, "item.delta", durable=False, body=body.encode())
+    return Live(1, "item.delta", durable=False, body=body.encode())
 
 
 def names(count: int) -> list[str]:
@@ -216,9 +236,9 @@ def read_names(where: str) -> list[str]:
 
 
 @asynccontextmanager
-async def started(url: str) -> AsyncGenerator[Bus, None]:
+async def started(url: str, installation: str = INSTALLATION) -> AsyncGenerator[Bus, None]:
     """A bus that is there."""
-    bus: Bus = backend("bus", url)(url, INSTALLATION)
+    bus: Bus = backend("bus", url)(url, installation)
     await bus.start()
     try:
         yield bus
@@ -254,9 +274,10 @@ def _parsed() -> argparse.Namespace:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["publish", url, where, rate, seconds]:
-            uvloop.run(publish(url, read_names(where), int(rate), int(seconds)))
-        case ["view", port, token, where]:
-            uvloop.run(view(int(port), token, read_names(where)))
+        case ["publish", url, where, rate, seconds, installation]:
+            uvloop.run(publish(url, read_names(where), int(rate), int(seconds), installation))
+        case ["view", port, tokens, where]:
+            pairs = list(zip(read_names(where), read_names(tokens), strict=True))
+            uvloop.run(view(int(port), pairs))
         case _:
             uvloop.run(main(_parsed()))

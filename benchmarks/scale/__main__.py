@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.__main__ import machine
-from benchmarks.scale import tasks
+from benchmarks.scale import streams, tasks
 from benchmarks.scale.figures import Figure, Values, table
 from benchmarks.scale.place import Place, place
 from benchmarks.scenario import model_server
@@ -40,7 +40,29 @@ async def recovery(where: Place, quick: bool) -> Values:  # noqa: FBT001
     return await tasks.recovery(where, 1 if quick else 3)
 
 
-MEASURES: dict[str, Measure] = {"start": starts, "rate": rate, "recovery": recovery}
+async def live(where: Place, quick: bool) -> Values:  # noqa: FBT001
+    """Live events."""
+    return await streams.live(where, (5_000, 10_000, 20_000), 2 if quick else 5)
+
+
+async def memory(where: Place, quick: bool) -> Values:  # noqa: FBT001
+    """Open streams."""
+    return await streams.memory(where, 5 if quick else 20)
+
+
+async def replay(where: Place, quick: bool) -> Values:  # noqa: FBT001
+    """A long log."""
+    return await streams.replay(where, 5 if quick else 20, 10_000)
+
+
+MEASURES: dict[str, Measure] = {
+    "start": starts,
+    "rate": rate,
+    "recovery": recovery,
+    "live": live,
+    "memory": memory,
+    "replay": replay,
+}
 FIGURES = (
     Figure(
         key="start p50",
@@ -74,6 +96,22 @@ FIGURES = (
         aim=2,
     ),
     Figure(key="recovery worst", label="the same, the slowest", unit="s"),
+    Figure(
+        key="live CPU",
+        label="gateway, Redis → 1 000 streams at 20 000 events/s: its CPU for an event",
+        unit="µs",
+        must=26,
+        aim=16,
+    ),
+    Figure(key="live p99", label="the same, p99 from publisher to reader", unit="ms", must=10),
+    Figure(key="live arrived", label="the same, events that arrived", unit="%"),
+    Figure(key="live 10000 CPU", label="at 10 000 events/s, CPU", unit="µs"),
+    Figure(key="live 10000 p99", label="the same, p99", unit="ms"),
+    Figure(key="live 5000 CPU", label="at 5 000 events/s, CPU", unit="µs"),
+    Figure(key="live 5000 p99", label="the same, p99", unit="ms"),
+    Figure(key="memory", label="memory for an open stream", unit="kB", must=20),
+    Figure(key="replay", label="replay of 10 000 events, PostgreSQL", unit="ms", must=150),
+    Figure(key="replay worst", label="the same, the slowest", unit="ms"),
 )
 
 

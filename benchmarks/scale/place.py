@@ -162,13 +162,13 @@ class Line:
             found = await self._reader.readexactly(size)
         return int(answered.split(None, 2)[1]), found, time.time()
 
-    async def follow(self, session_id: str) -> None:
-        """Ask for a session's stream; it is read by `until` from then on."""
+    async def follow(self, session_id: str, word: bytes = b"session.created") -> None:
+        """Ask for a session's stream, and read it up to the frame with this."""
         path = f"/v1/sessions/{session_id}/stream"
         self._writer.write(
             f"GET {path} HTTP/1.1\r\n{self._head}accept: text/event-stream\r\n\r\n".encode()
         )
-        await self.until(b"session.created")
+        await self.until(word)
 
     async def until(self, word: bytes) -> float:
         """Read the stream up to the frame with this; when it was there by the wall's clock."""
