@@ -4,8 +4,10 @@ These are parts of units: whoever calls them holds the session's row through its
 user's row before it where the task was leased.
 """
 
+from typing import TYPE_CHECKING
+
 import msgspec
-from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy import bindparam, case, exists, func, select, update
 
 from zene.domain.closing import OpenItem, close_open
 from zene.domain.events import (
@@ -22,8 +24,11 @@ from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer
 from zene.store.queue import PROMOTE
-from zene.store.schema import approvals, items, sessions, tasks, users
+from zene.store.schema import approvals, items, model_calls, sessions, tasks, users
 from zene.store.spending import charge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _decoder: msgspec.json.Decoder[Content] = msgspec.json.Decoder(Content)
 
@@ -61,6 +66,15 @@ _OPEN_ITEMS = Statement(
     )
     .where(items.c.task_id == bindparam("task"), items.c.status == "open")
     .order_by(items.c.place)
+)
+# Most tasks end with nothing of this, and so with one look.
+_IS_LEFT = Statement(
+    select(
+        exists().where(model_calls.c.task_id == bindparam("task"), model_calls.c.status == "open"),
+        exists().where(items.c.task_id == bindparam("task"), items.c.status == "open"),
+        exists().where(approvals.c.task_id == bindparam("task"), approvals.c.status == "pending"),
+        exists().where(*steers.UNHEARD),
+    )
 )
 _WITHDRAW = Statement(
     update(approvals)
@@ -100,10 +114,12 @@ def finish(
     """End a task: close what is open, charge what is unknown, withdraw what was asked; False when it had
     ended. A task that was being cancelled ends as cancelled, whatever was to be said.
     """
-    yield from charge(writer, task_id, now)
-    yield from close_items(writer, task_id)
-    withdrawn = yield _WITHDRAW(task=task_id, now=now)
-    yield from steers.keep(writer, task_id)
+    withdrawn: Sequence[Row] = ()
+    if any((yield _IS_LEFT(task=task_id))[0]):
+        yield from charge(writer, task_id, now)
+        yield from close_items(writer, task_id)
+        withdrawn = yield _WITHDRAW(task=task_id, now=now)
+        yield from steers.keep(writer, task_id)
     why = None if error is None else msgspec.json.encode(_kept(error)).decode()
     ended = yield _FINISH(task=task_id, how=outcome, why=why, more_ms=worked_ms, now=now)
     if not ended:

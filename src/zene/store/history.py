@@ -1,6 +1,7 @@
 """The history of a session: what a run of the agent starts from, and what can be looked up in it."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from sqlalchemy import bindparam, or_, select
@@ -14,6 +15,9 @@ from zene.store import rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.ending import decoded
 from zene.store.schema import approvals, items, model_calls, rules, sessions, tasks
+
+if TYPE_CHECKING:
+    from zene.domain.approvals import Approval
 
 _SESSION = Statement(
     select(sessions.c.approval_policy, sessions.c.history_from).where(
@@ -92,9 +96,13 @@ def situation(lease: Lease) -> Unit[Situation]:
     policy, first = found[0]
     task = rows.task((yield _TASK(task=lease.task_id))[0])
     kept = yield _ITEMS(session=lease.session_id, first=first)
-    asked = [rows.approval(row) for row in (yield _APPROVALS(task=lease.task_id))]
-    allowed = yield _RULES(session=lease.session_id)
-    last = yield _COUNTED(session=lease.session_id)
+    asked: list[Approval] = []
+    allowed: Sequence[Row] = ()
+    last: Sequence[Row] = ()
+    if kept:  # else nothing has ever run in this session
+        asked = [rows.approval(row) for row in (yield _APPROVALS(task=lease.task_id))]
+        allowed = yield _RULES(session=lease.session_id)
+        last = yield _COUNTED(session=lease.session_id)
     return Situation(
         task=task,
         policy=policy,

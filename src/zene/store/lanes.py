@@ -9,11 +9,12 @@ that leaves.
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zene.domain.errors import Unavailable
 from zene.store.base import T, Unit
-from zene.store.numbered import drive
+from zene.store.numbered import HasMore, drive, drive_alone
 from zene.store.outages import CONTENTION, ends_connection, translated
 
 if TYPE_CHECKING:
@@ -45,16 +46,27 @@ class _Line(NamedTuple):
 
 
 class Lanes:
-    """Started by the first unit; `begins` is the SQL that begins a transaction."""
+    """Started by the first unit; `begins` is the SQL that begins a transaction.
+
+    Where units `only_read`, one of a single statement is run without a transaction, which takes one round
+    trip in place of three. Which those are is found out: a unit may be called anew.
+    """
 
     def __init__(
-        self, connect: Callable[[], Awaitable["Connection[Any]"]], begins: str, count: int
+        self,
+        connect: Callable[[], Awaitable["Connection[Any]"]],
+        begins: str,
+        count: int,
+        *,
+        only_read: bool = False,
     ) -> None:
         self._connect = connect
         self._begins = begins
         self._count = count
         self._waiting: asyncio.Queue[Work | None] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._only_read = only_read
+        self._longer: set[CodeType] = set()  # units that have more than one statement
         self._outages = 0  # connections from before the last are not used any more
 
     async def run(self, begin: Callable[[], Unit[T]]) -> T:
@@ -141,6 +153,12 @@ class Lanes:
             work.line = None
 
     async def _once(self, connection: "Connection[Any]", work: Work) -> Any:
+        code = _code(work.begin) if self._only_read else None
+        if code is not None and code not in self._longer:
+            try:
+                return await drive_alone(connection, work.begin())
+            except HasMore:
+                self._longer.add(code)
         await connection.execute(self._begins)
         try:
             result = await drive(connection, work.begin(), partial(_gets_on, work))
@@ -150,6 +168,13 @@ class Lanes:
             raise
         await connection.execute("COMMIT")
         return result
+
+
+def _code(begin: Callable[[], Unit[Any]]) -> CodeType | None:
+    """What is the same for every call of a unit, and for every closure made in one place."""
+    unit = begin.func if isinstance(begin, partial) else begin
+    code = getattr(unit, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def _gets_on(work: Work) -> None:

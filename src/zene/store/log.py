@@ -29,7 +29,13 @@ _hold = (
 _HOLD = Statement(_hold)
 _FENCE = Statement(_hold.where(sessions.c.lease_epoch == bindparam("epoch")))
 _MOVE_HEAD = Statement(
-    update(sessions).where(sessions.c.id == bindparam("session")).values(last_seq=bindparam("last"))
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values(
+        last_seq=bindparam("last"),
+        lease_epoch=sessions.c.lease_epoch + bindparam("lets_go"),
+        batch_grant=func.coalesce(bindparam("answer"), sessions.c.batch_grant),
+    )
 )
 _INSERT = Statement(insert(events))
 _COLUMNS = (
@@ -90,17 +96,25 @@ class Writer:
         self._drafts.append(draft)
         return self._last_seq + len(self._drafts)
 
-    def flush(self) -> Unit[list[Event]]:
-        """Store what was said, once, at the end; the events, to be published after the commit."""
-        if not self._drafts:
+    def flush(self, *, answer: str | None = None, lets_go: bool = False) -> Unit[list[Event]]:
+        """Store what was said, once, at the end; the events, to be published after the commit. With it, in the
+        session's row: what a batch is answered, and that its lease has ended.
+        """
+        if not self._drafts and answer is None and not lets_go:
             return []
         ts = rfc3339(self._now)
         made = [
             envelope(draft, session_id=self.session_id, seq=seq, ts=ts)
             for seq, draft in enumerate(self._drafts, self._last_seq + 1)
         ]
-        yield _MOVE_HEAD(session=self.session_id, last=self._last_seq + len(made))
-        yield _INSERT.many([_row(event, self._now) for event in made])
+        yield _MOVE_HEAD(
+            session=self.session_id,
+            last=self._last_seq + len(made),
+            lets_go=int(lets_go),
+            answer=answer,
+        )
+        if made:
+            yield _INSERT.many([_row(event, self._now) for event in made])
         return made
 
 

@@ -55,6 +55,22 @@ async def drive(connection: "Connection[Any]", unit: Unit[T], gets_on: Callable[
         return result
 
 
+async def drive_alone(connection: "Connection[Any]", unit: Unit[T]) -> T:
+    """Run a unit of one statement, which needs no transaction. Raises HasMore for one that has two."""
+    try:
+        rows = await _execute(connection, next(unit))
+        unit.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    unit.close()
+    raise HasMore
+
+
+class HasMore(Exception):
+    """The unit has more than one statement."""
+
+
 def compiled(statement: Statement) -> Numbered:
     """The statement for one set of values, kept for the next time."""
     made = statement.compiled["postgresql"] = _numbered(statement.expression)

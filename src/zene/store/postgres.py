@@ -29,6 +29,7 @@ _LIMITS = {
     "lock_timeout": "1500",
     "idle_in_transaction_session_timeout": "5000",
 }
+_ONLY_READS = {"default_transaction_read_only": "on"}
 _MIGRATION_LOCK = 0x7A656E65  # "zene"
 _MIGRATION_LIMITS = {"statement_timeout": "0", "lock_timeout": "10000"}
 
@@ -39,9 +40,10 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._migrator = partial(_connect, url, _MIGRATION_LIMITS)
-        connect = partial(_connect, url, _LIMITS)
-        self._writers = Lanes(connect, _WRITES, WRITERS)
-        self._readers = Lanes(connect, _READS, READERS)
+        self._writers = Lanes(partial(_connect, url, _LIMITS), _WRITES, WRITERS)
+        self._readers = Lanes(
+            partial(_connect, url, _LIMITS | _ONLY_READS), _READS, READERS, only_read=True
+        )
         self._closed = False
 
     async def migrate(self) -> None:

@@ -1,6 +1,6 @@
 """What a worker's batch makes true: every effect of its drafts, and their events, in one fenced unit."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -46,7 +46,7 @@ _START_ITEM = Statement(
         step=bindparam("at_step"),
         place=bindparam("seq"),
         kind=bindparam("as_kind"),
-        status="open",
+        status=bindparam("state"),
         call_id=bindparam("call"),
         content=bindparam("text"),
     )
@@ -130,11 +130,6 @@ _FENCE = Statement(
     )
     .returning(sessions.c.last_seq)
 )
-_REMEMBER = Statement(
-    update(sessions)
-    .where(sessions.c.id == bindparam("session"))
-    .values(batch_grant=bindparam("answer"))
-)
 _RECORDED = Statement(
     select(sessions.c.batch_after, sessions.c.batch_grant).where(
         sessions.c.id == bindparam("session"), sessions.c.batch == bindparam("named")
@@ -164,6 +159,7 @@ class _Batch(Struct, frozen=True, kw_only=True):
     output_cap: int
     now: int
     worked_ms: int
+    whole: set[str | None]  # items that were written with their end
 
 
 def record(  # noqa: PLR0913 - a batch, field by field
@@ -171,6 +167,7 @@ def record(  # noqa: PLR0913 - a batch, field by field
     drafts: Sequence[Draft],
     *,
     batch_id: str,
+    begins: bool = True,
     intents: Sequence[str] = (),
     reserve: int | None = None,
     output_cap: int = 0,
@@ -178,7 +175,8 @@ def record(  # noqa: PLR0913 - a batch, field by field
     worked_ms: int = 0,
 ) -> Unit[Recorded]:
     """Commit a batch as the lease's owner, once: with the same `batch_id` again, for whoever was not told
-    whether it was committed, it does nothing and answers the same. `output_cap` is what the model call may
+    whether it was committed, it does nothing and answers the same. With the one that `begins`, the task is
+    running. `output_cap` is what the model call may
     have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out. A
     success that has not heard what its user said is none, and left out, too. Raises LeaseLost.
     """
@@ -196,8 +194,9 @@ def record(  # noqa: PLR0913 - a batch, field by field
             output_cap=output_cap,
             now=now,
             worked_ms=worked_ms,
+            whole=set(),
         )
-        events, grant = yield from _commit(batch, drafts, ends=ends)
+        events, grant = yield from _commit(batch, drafts, begins=begins, ends=ends)
     else:
         events, grant = yield from _recorded(lease, batch_id)
     if not settles and not _waits_for_tokens(drafts):
@@ -207,22 +206,22 @@ def record(  # noqa: PLR0913 - a batch, field by field
 
 
 def _commit(
-    batch: _Batch, drafts: Sequence[Draft], *, ends: bool
+    batch: _Batch, drafts: Sequence[Draft], *, begins: bool, ends: bool
 ) -> Unit[tuple[list[Event], Grant | None]]:
     lease = batch.lease
-    yield _RUN(task=lease.task_id)
+    if begins:
+        yield _RUN(task=lease.task_id)
     grant: Grant | None = None
-    for draft in drafts:
-        grant = (yield from _apply(batch, draft)) or grant
+    for number, draft in enumerate(drafts, 1):
+        after = drafts[number] if number < len(drafts) else None
+        grant = (yield from _apply(batch, draft, after)) or grant
     for item_id in batch.intents:
         yield from _intend(batch, item_id)
-    if grant is not None:
-        answer = msgspec.json.encode(grant).decode()
-        yield _REMEMBER(session=lease.session_id, answer=answer)
-    if ends and not isinstance(grant, Unheard):
+    lets_go = ends and not isinstance(grant, Unheard)
+    if lets_go:
         yield ending.RELEASE_USER(user=lease.user_id)
-        yield ending.END_EPOCH(session=lease.session_id)
-    return (yield from batch.writer.flush()), grant
+    answer = None if grant is None else msgspec.json.encode(grant).decode()
+    return (yield from batch.writer.flush(answer=answer, lets_go=lets_go)), grant
 
 
 def _waits_for_tokens(drafts: Sequence[Draft]) -> bool:
@@ -242,14 +241,14 @@ def _recorded(lease: Lease, batch_id: str) -> Unit[tuple[list[Event], Grant | No
     return events, None if answer is None else msgspec.json.decode(answer, type=Grant)
 
 
-def _apply(batch: _Batch, draft: Draft) -> Unit[Grant | None]:
+def _apply(batch: _Batch, draft: Draft, after: Draft | None) -> Unit[Grant | None]:
     """The draft's event and its effect. `match` by what has one; every other event only tells."""
     writer, now = batch.writer, batch.now
     match draft.body:
         case ItemStarted():
-            yield from _start_item(batch, draft, draft.body)
+            yield from _start_item(batch, draft, draft.body, _end_of(draft.body, after))
         case ItemCompleted():
-            yield from _complete_item(writer, draft)
+            yield from _complete_item(writer, draft, batch.whole)
         case StepStarted():
             return (
                 yield from spending.reserve(
@@ -293,23 +292,40 @@ def _let_go(batch: _Batch, draft: Draft, body: TaskWaiting | TaskFinished) -> Un
     return None
 
 
-def _start_item(batch: _Batch, draft: Draft, body: ItemStarted) -> Unit[None]:
-    call = draft.content if body.kind in CALL_KINDS else None
+def _end_of(body: ItemStarted, after: Draft | None) -> Draft | None:
+    """The draft that completes the item, where it follows at once and no call is made of it."""
+    if body.kind in CALL_KINDS or after is None or not isinstance(after.body, ItemCompleted):
+        return None
+    return after if after.body.item_id == body.item_id else None
+
+
+def _start_item(batch: _Batch, draft: Draft, body: ItemStarted, end: Draft | None) -> Unit[None]:
+    """The item's row: whole, where its end is known."""
+    seq, status, content = batch.writer.add(draft), "open", None
+    if end is not None and isinstance(end.body, ItemCompleted):
+        batch.whole.add(body.item_id)
+        seq, status, content = batch.writer.next_seq, end.body.status, end.content
+    elif body.kind in CALL_KINDS:
+        content = draft.content
     yield _START_ITEM(
         item=body.item_id,
         session=batch.lease.session_id,
         task=batch.lease.task_id,
         at_step=draft.step or 0,
-        seq=batch.writer.add(draft),
+        seq=seq,
         as_kind=body.kind,
+        state=status,
         call=body.call_id,
-        text=None if call is None else ending.encoded(call),
+        text=None if content is None else ending.encoded(content),
     )
 
 
-def _complete_item(writer: Writer, draft: Draft) -> Unit[None]:
+def _complete_item(writer: Writer, draft: Draft, whole: Collection[str | None]) -> Unit[None]:
     seq = writer.next_seq
-    yield from ending.complete_item(writer, draft)
+    if draft.item_id in whole:
+        writer.add(draft)
+    else:
+        yield from ending.complete_item(writer, draft)
     if isinstance(draft.content, UserMessage):
         yield steers.TAKE(item=draft.item_id, seq=seq)
     if isinstance(draft.content, Compaction):

@@ -45,12 +45,12 @@ _ADD = Statement(
         created_at=bindparam("now"),
     )
 )
-_unheard = (steers.c.task_id == bindparam("task"), steers.c.taken_seq.is_(None))
-_COUNT = Statement(select(func.count()).select_from(steers).where(*_unheard))
-_UNHEARD = Statement(
+UNHEARD = (steers.c.task_id == bindparam("task"), steers.c.taken_seq.is_(None))
+_COUNT = Statement(select(func.count()).select_from(steers).where(*UNHEARD))
+_LIST = Statement(
     select(steers.c.id, steers.c.text, tasks.c.steps)
     .join(tasks, tasks.c.id == steers.c.task_id)
-    .where(*_unheard)
+    .where(*UNHEARD)
     .order_by(steers.c.id)
 )
 TAKE = Statement(
@@ -62,7 +62,7 @@ GOES_ON = Statement(
     select(tasks.c.id).where(
         tasks.c.id == bindparam("task"),
         tasks.c.status == "running",
-        select(steers.c.id).where(*_unheard).exists(),
+        select(steers.c.id).where(*UNHEARD).exists(),
     )
 )
 _INSERT_ITEM = Statement(
@@ -112,12 +112,12 @@ def steer(user_id: str, task_id: str, steer_id: str, text: str, now: int) -> Uni
 
 def unheard(task_id: str) -> Unit[Sequence[Steer]]:
     """What the task has not heard yet, in the order in which it was said."""
-    return [Steer(id=row[0], text=row[1]) for row in (yield _UNHEARD(task=task_id))]
+    return [Steer(id=row[0], text=row[1]) for row in (yield _LIST(task=task_id))]
 
 
 def keep(writer: Writer, task_id: str) -> Unit[None]:
     """Say in the log and the history what a task that ends has not heard: the session's next one will."""
-    for steer_id, text, step in (yield _UNHEARD(task=task_id)):
+    for steer_id, text, step in (yield _LIST(task=task_id)):
         start = ItemStarted(item_id=steer_id, kind="user_message")
         end = ItemCompleted(item_id=steer_id, kind="user_message", status="completed", text=text)
         for body in (start, end):

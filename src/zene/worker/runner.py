@@ -240,6 +240,7 @@ class Runner:
                         self.lease,
                         drafts,
                         batch_id=f"{self.lease.epoch}.{self._batches}",
+                        begins=self._batches == 1,
                         intents=batch.intents,
                         reserve=batch.reserve,
                         output_cap=self._model.info.output_cap if self._model else 0,

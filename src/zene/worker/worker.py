@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zene.domain.tasks import Lease
 
 LOOK_SECONDS = 1.0  # how long a submit can stay unseen when its wake-up was lost
+GATHER_SECONDS = 0.01  # before a look for few tasks, where many are worked on: more end meanwhile
 AGAIN_SECONDS = 0.01  # after a look that found some: first they begin
 BEATEN_SECONDS = 0.05  # after a look whose finds other workers took, before the next
 PAUSE_SECONDS = 1.0  # after a failed look, before the next
@@ -65,6 +66,10 @@ class Worker:
     def running(self) -> int:
         """How many tasks it works on."""
         return len(self._runners)
+
+    @property
+    def _is_nearly_full(self) -> bool:
+        return len(self._runners) > self.slots * 3 // 4
 
     @property
     def is_draining(self) -> bool:
@@ -109,6 +114,8 @@ class Worker:
     async def _claim_until_drained(self, group: asyncio.TaskGroup) -> None:
         while not self._draining.is_set():
             try:
+                if self._is_nearly_full:
+                    await asyncio.sleep(GATHER_SECONDS)
                 pause_seconds = await self._claim(group)
             except ZeneError as err:
                 log.warning("worker.claim_failed", error=err.message)

@@ -21,6 +21,7 @@ from zene.store.postgres import WRITERS, PostgresStore
 
 SECONDS = 20.0
 COUNT = Statement(text("SELECT count(*) FROM users"))
+DISABLE = Statement(text("UPDATE users SET disabled_at = 1 WHERE id = :user"))
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +278,32 @@ async def until(server: PostgresServer, question: str) -> None:
     async with asyncio.timeout(SECONDS):
         while not (await server.ask(question))[0][0]:
             continue
+
+
+ISOLATION = Statement(text("SELECT current_setting('transaction_isolation')"))
+
+
+def isolation(statements: int) -> Unit[list[str]]:
+    found: list[str] = []
+    for _ in range(statements):
+        found += [row[0] for row in (yield ISOLATION())]
+    return found
+
+
+async def test_a_read_of_one_statement_is_one_round_trip_and_one_of_two_a_transaction(
+    world: World,
+) -> None:
+    assert await world.store.read(isolation, 1) == ["read committed"]
+    assert await world.store.read(isolation, 2) == ["repeatable read"] * 2
+    assert await world.store.read(isolation, 1) == ["repeatable read"]
+
+
+async def test_what_only_reads_cannot_write_without_a_transaction_either(world: World) -> None:
+    user = await world.user()
+    with pytest.raises(Unavailable):
+        await world.store.read(lambda: disable(user.id))
+    assert (await world.store.read(users.get_user, user.id)).disabled_at is None
+
+
+def disable(user_id: str) -> Unit[Rows]:
+    return (yield DISABLE(user=user_id))
