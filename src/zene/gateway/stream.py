@@ -24,6 +24,7 @@ from zene.gateway import shapes, words
 from zene.gateway.calls import Call
 from zene.gateway.downloads import cut_off
 from zene.gateway.following import Followed
+from zene.gateway.limits import TimeLimit
 from zene.gateway.routing import EVENT_STREAM, route
 from zene.gateway.snapshots import snapshot
 from zene.store import log as event_log
@@ -76,6 +77,7 @@ class EventStream:
         self._snapshot_first = cursor is None
         self._cursor = cursor or 0
         self._send: Send
+        self._send_limit: TimeLimit
         self._sent_at = self._ticked_at = time.monotonic()
         self._metered_at = float("-inf")
         self._open_texts: dict[str | None, Draft] = {}
@@ -87,7 +89,7 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client leaves, may not go on, or does not read."""
-        self._send = send
+        self._send, self._send_limit = send, TimeLimit(self._parts.terms.send_seconds)
         with self._parts.followers.follow(self._session_id, self._call.user.id) as followed:
             left = asyncio.create_task(_until_disconnected(receive))
             try:
@@ -101,6 +103,7 @@ class EventStream:
                 log.warning("stream.broken_off", session=self._session_id, error=err.message)
             finally:
                 left.cancel()
+                self._send_limit.close()
 
     async def _start(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -242,7 +245,7 @@ class EventStream:
 
     async def _write(self, chunk: bytes) -> None:
         message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        async with asyncio.timeout(self._parts.terms.send_seconds):
+        with self._send_limit:
             await self._send(message)
         self._sent_at = time.monotonic()
 
