@@ -103,6 +103,7 @@ async def test_a_gateway_needs_the_key_and_no_data_folder(many: Many, tmp_path: 
     given = {"ZENE_STORE": f"sqlite:///{many.home}/data/zene.db", "ZENE_SECRET_KEY": KEY}
     code, out, err = await many.person("migrate", **given)
     assert code == 0, out + err
+    refused(await many.person("migrate", ZENE_SECRET_KEY=""), "ZENE_SECRET_KEY")
     assert not (many.home / "data" / "secret.key").exists()
     elsewhere = given | {"ZENE_DATA_DIR": str(tmp_path / "none")}
     refused(await many.person("gateway", **elsewhere | {"ZENE_SECRET_KEY": ""}), "ZENE_SECRET_KEY")

@@ -104,6 +104,28 @@ async def test_a_rolling_restart_loses_nothing_and_leaves_no_gap(
     assert [end["outcome"] for end in log.of("task.finished")] == ["succeeded"] * 6
 
 
+async def test_what_is_unavailable_for_one_keeps_no_gateway_from_others(
+    installation: Installation,
+) -> None:
+    session = await installation.client.create_session()
+    token = installation.many.person.tokens[-1].access_token
+    for worker in installation.many.workers:
+        assert await worker.stop() == 0
+    async with httpx.AsyncClient(
+        base_url=installation.front.url,
+        verify=installation.front.trusts,
+        headers={"authorization": f"Bearer {token}"},
+        timeout=SECONDS,
+    ) as http:
+        for _ in range(2):  # the second finds out what the first has made of the gateways
+            reading = [http.get(f"/v1/sessions/{session.id}/files") for _ in range(4)]
+            answers = await asyncio.gather(*reading)
+            assert [each.status_code for each in answers] == [503] * 4
+            assert {each.json()["code"] for each in answers} == {"unavailable"}
+            others = [await http.get("/v1/me") for _ in range(4)]
+            assert [each.status_code for each in others] == [200] * 4
+
+
 async def test_plain_http_is_sent_to_the_secure_address(installation: Installation) -> None:
     async with httpx.AsyncClient() as plain:
         answer = await plain.get(f"{installation.front.plain_url}/v1/me")

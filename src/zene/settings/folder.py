@@ -89,7 +89,7 @@ def secret_key(settings: Settings) -> bytes:
     text = given or _kept(settings.data_dir / KEY)
     if not text:
         raise SetupError(
-            "This gateway has no key. Set ZENE_SECRET_KEY to the same text of "
+            "The installation's key is not here. Set ZENE_SECRET_KEY to the same text of "
             f"{SHORTEST_KEY} characters or more for `zene migrate` and every gateway, or let "
             f"ZENE_DATA_DIR be the folder that has the installation's {KEY}."
         )

@@ -114,7 +114,14 @@ async def _setting_up(
         finally:
             connection.terminate()
     except REFUSED as err:
-        raise SetupError(f"The database server refuses us: {err}.") from err
+        raise SetupError(
+            f"The database server refuses us: {err}. Correct ZENE_STORE, or make that database or user."
+        ) from err
+    except OSError as err:
+        raise Unavailable(
+            f"The database does not answer: {str(err) or type(err).__name__}. Start it, or correct ZENE_STORE.",
+            retry_after=2,
+        ) from err
     except Exception as err:
         raise translated(err) from err
 

@@ -11,7 +11,7 @@ from zene.domain.ids import RANDOM_BYTES, make_id
 from zene.domain.users import email_address
 from zene.settings import Settings
 from zene.settings.folder import make_key, mark, marker
-from zene.store import installation
+from zene.store import credentials, installation
 from zene.store.base import Store
 from zene.wiring.gateway import check_key
 
@@ -34,7 +34,8 @@ async def make(settings: Settings, store: Store, *, make_up_password: bool) -> M
     offered = marker(settings.data_dir) or secrets.token_hex(8)
     name = await store.write(installation.named, offered, _now_ms())
     mark(settings.data_dir, name)
-    make_key(settings)
+    if not await store.read(credentials.list_keys):  # another key would open none of them
+        make_key(settings)
     await check_key(settings, store)
     email, password = await first_administrator(settings, store, make_up_password=make_up_password)
     return Made(id=name, administrator=email, first_password=password)
