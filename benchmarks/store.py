@@ -100,15 +100,21 @@ async def reads(store: Store, times: int) -> None:
 
 async def show(name: str, count: int, work: Callable[[], Awaitable[None]]) -> None:
     """Rate and CPU a piece."""
+    rate, cost = await measured(count, work)
+    print(f"{name:40} {rate:9.0f}/s {cost * 1e6:7.1f} µs CPU each")
+
+
+async def measured(
+    count: int, work: Callable[[], Awaitable[None]], rounds: int = ROUNDS
+) -> tuple[float, float]:
+    """Pieces a second and seconds of CPU for one, medians of the rounds."""
     rates, costs = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         wall, cpu = time.perf_counter(), time.process_time()
         await work()
         rates.append(count / (time.perf_counter() - wall))
-        costs.append((time.process_time() - cpu) / count * 1e6)
-    print(
-        f"{name:40} {statistics.median(rates):9.0f}/s {statistics.median(costs):7.1f} µs CPU each"
-    )
+        costs.append((time.process_time() - cpu) / count)
+    return statistics.median(rates), statistics.median(costs)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from benchmarks.__main__ import machine
-from benchmarks.scale import streams, tasks
+from benchmarks.scale import lists, streams, tasks
 from benchmarks.scale.figures import Figure, Values, table
 from benchmarks.scale.place import Place, place
 from benchmarks.scenario import model_server
+from benchmarks.store import PLACES, batches, measured, prepare
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- scale -->", "<!-- end of scale -->"
@@ -55,6 +57,34 @@ async def replay(where: Place, quick: bool) -> Values:  # noqa: FBT001
     return await streams.replay(where, 5 if quick else 20, 10_000)
 
 
+async def postgres_list(where: Place, quick: bool) -> Values:  # noqa: FBT001
+    """A full store."""
+    return await lists.on_postgres(where, 100 if quick else 300, 10_000)
+
+
+async def sqlite_list(folder: Path, quick: bool) -> Values:  # noqa: FBT001
+    """The same on SQLite."""
+    return await lists.on_sqlite(folder, 100 if quick else 300, 10_000, 10_000)
+
+
+async def append(_: Path, quick: bool) -> Values:  # noqa: FBT001
+    """Batches of a hundred events, as `benchmarks.store` appends them."""
+    values: dict[str, float] = {}
+    for name, opened in PLACES.items():
+        with opened() as store:
+            await store.migrate()
+            await store.write(prepare)
+            work = partial(batches, store, 25)
+            rate, cost = await measured(20_000, work, rounds=2 if quick else 5)
+            await store.close()
+        values |= {f"{name}-append": rate, f"{name}-append CPU": cost}
+    return values
+
+
+ALONE: dict[str, Callable[[Path, bool], Awaitable[Values]]] = {
+    "append": append,
+    "sqlite-list": sqlite_list,
+}
 MEASURES: dict[str, Measure] = {
     "start": starts,
     "rate": rate,
@@ -62,7 +92,10 @@ MEASURES: dict[str, Measure] = {
     "live": live,
     "memory": memory,
     "replay": replay,
+    "list": postgres_list,
 }
+_LIST = "list of a user's sessions, 10 000 of them with 1 M events"
+NAMES = (*MEASURES, *ALONE)
 FIGURES = (
     Figure(
         key="start p50",
@@ -112,6 +145,28 @@ FIGURES = (
     Figure(key="memory", label="memory for an open stream", unit="kB", must=20),
     Figure(key="replay", label="replay of 10 000 events, PostgreSQL", unit="ms", must=150),
     Figure(key="replay worst", label="the same, the slowest", unit="ms"),
+    Figure(key="SQLite-replay", label="replay of 10 000 events, SQLite", unit="ms", must=150),
+    Figure(key="SQLite-replay worst", label="the same, the slowest", unit="ms"),
+    Figure(key="list p99", label=f"{_LIST}, PostgreSQL, p99", unit="ms", must=20),
+    Figure(key="list p50", label="the same, p50", unit="ms"),
+    Figure(key="SQLite-list p99", label=f"{_LIST}, SQLite, p99", unit="ms", must=20),
+    Figure(key="SQLite-list p50", label="the same, p50", unit="ms"),
+    Figure(
+        key="postgres-append",
+        label="events appended in batches of 100, PostgreSQL",
+        unit="k/s",
+        must=50,
+        more_is_better=True,
+    ),
+    Figure(key="postgres-append CPU", label="the worker's CPU for an event", unit="µs"),
+    Figure(
+        key="sqlite-append",
+        label="events appended in batches of 100, SQLite",
+        unit="k/s",
+        must=25,
+        more_is_better=True,
+    ),
+    Figure(key="sqlite-append CPU", label="the CPU for an event", unit="µs"),
 )
 
 
@@ -129,7 +184,7 @@ def main() -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(MEASURES)}; all by default")
+    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(NAMES)}; all by default")
     parser.add_argument("--rounds", type=int, default=3, help="how often all is measured")
     parser.add_argument("--quick", action="store_true", help="one round, with fewer samples")
     parser.add_argument("--write", action="store_true", help=f"keep the table in {README.name}")
@@ -137,7 +192,7 @@ def _parsed() -> argparse.Namespace:
 
 
 async def _rounds(options: argparse.Namespace) -> Sequence[Values]:
-    names = [name for name in MEASURES if not options.only or name in options.only]
+    names = [name for name in NAMES if not options.only or name in options.only]
     done = []
     with tempfile.TemporaryDirectory(prefix="zene-scale-") as folder:
         async with model_server(Path(folder)) as model_url:
@@ -154,8 +209,11 @@ async def _rounds(options: argparse.Namespace) -> Sequence[Values]:
 async def _measured(name: str, folder: Path, model_url: str, *, quick: bool) -> Values:
     """One measure, in an installation of its own."""
     began = time.monotonic()
-    async with place(folder, model_url) as where:
-        values = await MEASURES[name](where, quick)
+    if name in ALONE:
+        values = await ALONE[name](folder, quick)
+    else:
+        async with place(folder, model_url) as where:
+            values = await MEASURES[name](where, quick)
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     return values
 

@@ -65,16 +65,24 @@ async def replay(place: Place, count: int, events: int) -> Values:
     for _ in range(0, events, _BATCH):
         await place.store.write(log.append, session_id, [_EVENT] * _BATCH, now_ms())
     key = await token(gateway.name, person)
+    values = await replays("replay", gateway.name, key, session_id, events, count)
+    await gateway.stop()
+    return values
+
+
+async def replays(
+    name: str, url: str, key: str, session_id: str, events: int, count: int = 20
+) -> Values:
+    """A session's log of one event and `events` more, from its beginning."""
     took = []
     for _ in range(count):
-        client = await line(gateway.name, key)
+        client = await line(url, key)
         began = time.time()
         await client.follow(session_id, b"id: %d\n" % (events + 1))
         took.append(time.time() - began)
         client.close()
-    await gateway.stop()
     took.sort()
-    return {"replay n": count, "replay": took[len(took) // 2], "replay worst": took[-1]}
+    return {f"{name} n": count, name: took[count // 2], f"{name} worst": took[-1]}
 
 
 async def _followed(place: Place, url: str, *, users: int, each: int) -> list[tuple[str, str]]:
