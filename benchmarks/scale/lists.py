@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 0.025  # below the rate that a user may ask at
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) "
 _LOG = (
     "INSERT INTO events (session_id, seq, at, type, data) {sessions}"
-    " SELECT '{session}', i + 1, i, 'session.updated', '{{\"title\":\"Another title\"}}' FROM n"
+    " SELECT '{session}', i + 1, i / 10, 'session.updated', '{{\"title\":\"Another title\"}}' FROM n"
 )
 _FILLS = (
     "INSERT INTO sessions (id, user_id, title, model, approval_policy, last_seq, created_at, updated_at)"
