@@ -55,6 +55,7 @@ def test_help_imports_nothing_but_what_reads_the_arguments() -> None:
     assert ours == {
         "zene.cli",
         "zene.cli.app",
+        "zene.cli.garbage",
         "zene.cli.terminal",
         "zene.domain",
         "zene.domain.errors",

@@ -18,6 +18,8 @@ ME = {
     "role": "member",
     "disabled": False,
     "created_at": "",
+    "quota": None,
+    "max_active_tasks": None,
     "new": 1,
 }
 

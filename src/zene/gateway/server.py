@@ -13,6 +13,7 @@ from zene.gateway.app import Application
 from zene.gateway.listening import BACKLOG
 
 _GRACE_SECONDS: Final = 10
+_IDLE_SECONDS: Final = 75  # a connection without a request; more than load balancers keep theirs
 _SEND_BUFFER_BYTES: Final = (
     256 << 10
 )  # so that a reader that stopped holds little, and is noticed soon
@@ -53,6 +54,7 @@ def _config(app: Application, trusted_proxies: Sequence[str]) -> uvicorn.Config:
         forwarded_allow_ips=list(trusted_proxies),
         backlog=BACKLOG,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=_IDLE_SECONDS,
     )
 
 

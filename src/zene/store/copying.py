@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Table, bindparam, insert, select, tuple_
+from sqlalchemy import Table, bindparam, insert, select, tuple_, update
 
 from zene.store.base import Row, Rows, Statement, Unit
 from zene.store.columns import metadata
+from zene.store.schema import sessions
 
 PAGE = 500  # rows that are held at once
 
@@ -41,6 +42,7 @@ def _copied(table: Table) -> _Copied:
 # Whatever a row names comes before it.
 _TABLES = {table.name: _copied(table) for table in metadata.sorted_tables}
 COLUMNS = {name: copied.columns for name, copied in _TABLES.items()}
+_SETTLE_ANYWHERE = Statement(update(sessions).values(home=None))
 
 
 def export(begin: Callable[[], Take]) -> Unit[None]:
@@ -62,6 +64,11 @@ def load(name: str, rows: Sequence[Row]) -> Unit[None]:
     values: list[dict[str, Any]] = [dict(zip(copied.columns, row, strict=True)) for row in rows]
     if values:
         yield copied.insert.many(values)
+
+
+def settle_anywhere() -> Unit[None]:
+    """Let whichever worker claims a session next be at its home: it was copied to another place."""
+    yield _SETTLE_ANYWHERE()
 
 
 def is_used() -> Unit[bool]:

@@ -103,6 +103,7 @@ async def restore(settings: Settings, folder: Path) -> str:
             if manifest.has_key:
                 shutil.copy2(folder / KEY, settings.data_dir)
             await check_key(settings, store)
+            await store.write(copying.settle_anywhere)
             await store.write(claims.take_over_all, now=_now_ms())
             await store.write(jobs.take_over_jobs, now=_now_ms())
             name = await store.write(installation.named, secrets.token_hex(8), _now_ms())

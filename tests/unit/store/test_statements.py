@@ -27,7 +27,7 @@ GATHERS = ("CO-ROUTINE", "MATERIALIZE")  # rows that a statement makes first and
 # more than there are slots, of those that wait for tokens no more than wait.
 WHOLE = {
     "census._COUNT", "census._LEASES", "claims._ALL_LEASED", "claims._LEASED_TO",
-    "credentials._LIST_KEYS", "jobs._TAKE_OVER", "jobs._TAKE_OVER_FROM", "queue._UNMARKED",
+    "copying._SETTLE_ANYWHERE", "credentials._LIST_KEYS", "jobs._TAKE_OVER", "jobs._TAKE_OVER_FROM", "queue._UNMARKED",
     "sessions._ALL", "sessions._ALL_PROJECTS", "users._CREATE_FIRST", "users._COUNT",
     "users._LOCK_INSTALLATION", "shortage._PROMISED", "shortage._USERS",
 }  # fmt: skip
