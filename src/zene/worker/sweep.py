@@ -49,13 +49,14 @@ class Sweep:
     async def _bury(self, name: str) -> None:
         """Take back at once what a dead worker of this folder had; nothing of it can go on."""
         store, now = self._desk.store, now_ms()
-        log.warning("worker.dead", worker=name)
         await self._desk.benches.reap()
         swept = await store.write(claims.take_over_from, worker=name, now=now)
         await store.write(jobs.take_over_jobs_from, worker=name, now=now)
         await self._sweeping.publish(swept)
         await self._let_go(swept)
         self._desk.roll.strike(name)
+        tell = log.warning if swept else log.info  # one that ended in good order is here, too
+        tell("worker.gone", worker=name, tasks=len(swept))
 
     async def _let_go(self, swept: Swept) -> None:
         """Of sessions whose leases were taken back. What runs for one that goes on is killed by its next

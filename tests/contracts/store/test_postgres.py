@@ -13,7 +13,8 @@ from sqlalchemy import text
 from tests.contracts.store.world import World, finished, message
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.proxy import proxy
-from zene.domain.errors import Unavailable
+from tests.servers import a_free_port
+from zene.domain.errors import SetupError, Unavailable, ZeneError
 from zene.store import schema, users
 from zene.store.base import Rows, Statement, Store, Unit
 from zene.store.outages import translated
@@ -67,6 +68,19 @@ def twice(first: str, second: str) -> Unit[Rows]:
     """Two statements of one transaction."""
     yield Statement(text(first))()
     return (yield Statement(text(second))())
+
+
+async def test_a_start_that_finds_no_database_says_what_to_do(server: PostgresServer) -> None:
+    cases: list[tuple[str, int | None, type[ZeneError], str]] = [
+        ("template1", a_free_port(), Unavailable, "Start it, or correct ZENE_STORE."),
+        ("nowhere", None, SetupError, "Correct ZENE_STORE, or make that database or user."),
+    ]
+    for database, port, kind, told in cases:
+        store = PostgresStore(server.url(database, port))
+        with pytest.raises(kind) as raised:
+            await store.check()
+        assert str(raised.value).endswith(told)
+        await store.close()
 
 
 async def test_a_server_that_restarts_is_told_and_found_again(
