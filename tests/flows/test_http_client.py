@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from zene.client import AsyncClient
+from zene.client.connection import decoded
 from zene.domain.errors import Conflict, TooMany, Unavailable, ZeneError
+from zene.domain.events import Event
 
 CUT = b""
 ME = {
@@ -109,6 +111,12 @@ async def test_an_error_comes_out_as_the_server_names_it(
         with pytest.raises(kind) as caught:
             await client.me()
         assert caught.value.code == code
+
+
+def test_an_event_that_is_none_is_an_error_with_a_code() -> None:
+    with pytest.raises(ZeneError) as caught:
+        decoded(b'{"x": broken', Event)
+    assert caught.value.code == "bad_answer"
 
 
 async def test_following_gives_up_when_the_server_is_gone_for_too_long() -> None:

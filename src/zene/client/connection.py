@@ -115,7 +115,7 @@ class Connection:
             method, path, query=query, headers=headers, content=body
         ) as response:
             raw = await response.aread()
-        return _decoded(raw, shape)
+        return decoded(raw, shape)
 
     @asynccontextmanager
     async def opened(
@@ -205,7 +205,8 @@ class Connection:
         )
 
 
-def _decoded(raw: bytes, shape: type[T]) -> T:
+def decoded(raw: bytes, shape: type[T]) -> T:
+    """What the server said, as `shape`. Raises ZeneError where it does not fit."""
     try:
         return msgspec.json.decode(raw or b"null", type=shape)
     except msgspec.MsgspecError as err:

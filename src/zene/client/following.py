@@ -6,17 +6,14 @@ from contextlib import aclosing
 from typing import Final, cast
 
 import httpx
-import msgspec
 
-from zene.client.connection import Connection
+from zene.client.connection import Connection, decoded
 from zene.domain.errors import TooMany, Unavailable
 from zene.domain.events import FLEETING, Event
 
 _SILENCE_SECONDS: Final = 45.0  # the server sends something each 15 s
 _PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 10.0
-
-_decoder = msgspec.json.Decoder(Event)
 
 
 async def follow(
@@ -70,7 +67,7 @@ async def _once(
         async for frame in frames:
             for line in frame.split(b"\n"):
                 if line.startswith(b"data: "):
-                    yield _decoder.decode(line[6:])
+                    yield decoded(line[6:], Event)
 
 
 async def _frames(response: httpx.Response) -> AsyncGenerator[bytes, None]:
