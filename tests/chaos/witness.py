@@ -12,6 +12,13 @@ from zene.client import AsyncClient
 from zene.domain.errors import NotFound
 
 LOOK_SECONDS = 0.05
+_AWAY = (  # how a database that is restarted ends a connection of the driver's
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 ENDED_SECONDS = 45.0
 
 _OVER_THE_CAP = (
@@ -42,12 +49,12 @@ async def watch(scene: Scene) -> None:
     while True:
         try:
             connection = await asyncpg.connect(scene.postgres.url(scene.database), timeout=5)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
+        except _AWAY:
             await asyncio.sleep(LOOK_SECONDS)
             continue
         try:
             await _look(connection)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except _AWAY:
             continue
         finally:
             connection.terminate()
