@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests import servers
-from tests.broken.builds import BUILDS
+from tests.broken.builds import BUILDS, FOR_CHAOS
 from tests.chaos.__main__ import main as play
 from zene.cli import main
 
@@ -31,7 +31,8 @@ def run(name: str, program: str, *arguments: str) -> None:
         sys.argv = ["chaos", *arguments]
         play()
         return
-    BUILDS[name].breaks()
+    breaks = FOR_CHAOS.get(name) or BUILDS[name].breaks
+    breaks()
     sys.argv = ["zene", program, *arguments]
     main()
 

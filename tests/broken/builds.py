@@ -1,5 +1,6 @@
 """Every broken build, with the promise that it breaks and the check that has to fail on it."""
 
+import asyncio
 import os
 import sys
 import time
@@ -10,11 +11,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.broken.patching import Break, becomes, is_left_out, says
+from tests.broken.patching import Break, becomes, forgets, is_left_out, says, together
 from zene.store import group_commit
 from zene.store.base import Unit
 from zene.store.idempotency import Answer
-from zene.store.log import held
 
 COMMITS_LATE_SECONDS = 0.1
 
@@ -55,10 +55,6 @@ class _CommitsLate:
 
 def _answers_early(commit: Callable[..., None]) -> Callable[..., None]:
     return lambda connection, group: commit(_CommitsLate(connection, group), group)
-
-
-def _without_epoch(_: object) -> Callable[..., Any]:
-    return lambda lease, now: held(lease.session_id, now)
 
 
 def _always_anew(_: object) -> Callable[..., Any]:
@@ -156,7 +152,10 @@ BUILDS = {
     ),
     "an old epoch may write": Build(
         "G3",
-        becomes("zene.store.log:fenced", _without_epoch),
+        together(
+            forgets("zene.store.log:_FENCE", "epoch"),
+            forgets("zene.store.recording:_FENCE", "epoch"),
+        ),
         STORE / "test_log.py",
         "test_an_old_epoch_is_refused_and_leaves_nothing",
     ),
@@ -356,4 +355,29 @@ BUILDS = {
         AGENT / "test_loop.py",
         "test_approvals_show_what_would_be_executed",
     ),
+}
+
+
+async def _never(_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def _all_extended(_: object) -> Callable[..., Any]:
+    def extend(leases: Any, **__: object) -> Unit[Any]:
+        yield from ()
+        return list(leases)
+
+    return extend
+
+
+# Where several things keep a promise, all of them are broken: a play of chaos has to see it.
+FOR_CHAOS: dict[str, Break] = {
+    "whoever stood still goes on": together(
+        forgets("zene.store.log:_FENCE", "epoch"),
+        forgets("zene.store.recording:_FENCE", "epoch"),
+        becomes("zene.store.claims:extend", _all_extended),
+        becomes("zene.worker.tenure:Tenure.check", lambda _: lambda _tenure: None),
+        becomes("zene.worker.tenure:Tenure.ended", lambda _: _never),
+    ),
+    "a key for one answer is not looked at": becomes("zene.store.idempotency:once", _always_anew),
 }

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any
 
+from sqlalchemy import BindParameter
+from sqlalchemy.sql.visitors import iterate
+
 from zene.store.connections import compiled
 
 Break = Callable[[], None]
@@ -47,3 +50,33 @@ def says(place: str, words: str, instead: str = "") -> Break:
         statement.compiled["sqlite"] = sql.replace(words, instead)
 
     return breaks
+
+
+def forgets(place: str, parameter: str) -> Break:
+    """A store's UPDATE without the condition that names the parameter, whatever the database."""
+
+    def breaks() -> None:
+        statement = resolve_name(place)
+        conditions = statement.expression._where_criteria
+        kept = [one for one in conditions if parameter not in _parameters(one)]
+        assert len(kept) == len(conditions) - 1, f"{place} has no condition on {parameter}"
+        forgetful = statement.expression._generate()
+        forgetful._where_criteria = tuple(kept)
+        statement.expression = forgetful
+        statement.compiled.clear()
+
+    return breaks
+
+
+def together(*breaks: Break) -> Break:
+    """Where several things keep a promise, all of them broken."""
+
+    def all_of_them() -> None:
+        for one in breaks:
+            one()
+
+    return all_of_them
+
+
+def _parameters(condition: Any) -> set[str]:
+    return {each.key for each in iterate(condition) if isinstance(each, BindParameter)}
