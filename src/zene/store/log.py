@@ -17,6 +17,7 @@ from zene.store.base import Row, Statement, Unit
 from zene.store.schema import events, sessions
 
 MOST_BYTES = 8 << 20  # of events in one page, about: also a reader of long events is answered soon
+_FIRST_LOOK = 16  # events after which it is known how long they are
 _AT_ONCE = 64  # sessions asked for by one statement
 ANY_OF_THEM: list[BindParameter[str]] = [bindparam(f"session{n}") for n in range(_AT_ONCE)]
 
@@ -47,23 +48,11 @@ _COLUMNS = (
     events.c.type,
     events.c.data,
 )
-_page = (
-    select(
-        *_COLUMNS,
-        (
-            func.sum(func.length(events.c.data)).over(order_by=events.c.seq)
-            - func.length(events.c.data)
-        ).label("before"),
-    )
+_TAIL = Statement(
+    select(*_COLUMNS)
     .where(events.c.session_id == bindparam("session"), events.c.seq > bindparam("after"))
     .order_by(events.c.seq)
     .limit(bindparam("limit"))
-    .subquery()
-)
-_TAIL = Statement(
-    select(*(_page.c[column.name] for column in _COLUMNS))
-    .where(_page.c.before < bindparam("most"))
-    .order_by(_page.c.seq)
 )
 _HEAD = Statement(
     select(sessions.c.last_seq).where(
@@ -156,10 +145,20 @@ def tail(
     session_id: str, after: int, limit: int, *, most_bytes: int = MOST_BYTES
 ) -> Unit[list[Event]]:
     """A page of the log of a session that the caller may see; also of one that was just deleted. It ends
-    with the event that reaches `most_bytes`, so that only a page of none says that there is no more.
+    about where it reaches `most_bytes`, so that only a page of none says that there is no more.
     """
-    rows = yield _TAIL(session=session_id, after=after, limit=limit, most=most_bytes)
-    return [_event(session_id, row) for row in rows]
+    found: list[Row] = []
+    size, some = 0, min(limit, _FIRST_LOOK)
+    while some > 0:
+        rows = yield _TAIL(session=session_id, after=after, limit=some)
+        found += rows
+        size += sum(len(row[-1]) for row in rows)
+        if len(rows) < some:
+            break
+        after = rows[-1][0]
+        # As many more as fit, if they are as long as those before.
+        some = min(limit - len(found), (most_bytes - size) * len(found) // max(size, 1))
+    return [_event(session_id, row) for row in found]
 
 
 def heads(session_ids: Sequence[str]) -> Unit[dict[str, int]]:
