@@ -134,7 +134,7 @@ BUILDS = {
     ),
     "an owner that let go may write on": Build(
         "G2",
-        says("zene.store.ending:END_EPOCH", "(sessions.lease_epoch + 1)", "sessions.lease_epoch"),
+        says("zene.store.log:_MOVE_HEAD", "(sessions.lease_epoch + :lets_go)", "lease_epoch"),
         STORE / "test_log.py",
         "test_an_owner_that_let_go_writes_nothing_more",
     ),
@@ -191,7 +191,10 @@ BUILDS = {
     ),
     "a limit on tokens is not held": Build(
         "G6",
-        says("zene.store.spending:_RESERVE", "(tasks.max_tokens_total IS NULL OR", "(1 OR"),
+        together(
+            says("zene.store.spending:_RESERVE", "(tasks.max_tokens_total IS NULL OR", "(1 OR"),
+            says("zene.store.spending:_LEFT", "tasks.max_tokens_total - ", "NULL - "),
+        ),
         STORE / "test_recording.py",
         "test_used_and_reserved_never_exceed_the_limit",
     ),
