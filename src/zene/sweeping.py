@@ -51,6 +51,7 @@ class Sweeping:
     async def round(self) -> Swept:
         """Once; the sessions whose leases were taken back, with the events of that, which are published."""
         store, now = self._store, time.time_ns() // 1_000_000
+        await store.unblock()
         swept = await store.write(
             claims.sweep_leases, expired_before=now - self._patience_ms, now=now, limit=BATCH
         )

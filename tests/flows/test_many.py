@@ -151,6 +151,7 @@ async def test_a_worker_that_stood_still_past_its_lease_ends_nothing_and_touches
     victim.freeze()
     assert (await log.finished(task))["outcome"] == "succeeded"
     assert (await many.holder(log, attempt=2)) is not victim
+    await log.until(says("diff.updated"))  # told after the task
     await log.check()
     asked = len(model.requests)
     victim.thaw()

@@ -67,6 +67,12 @@ class Store(Protocol):
         """Run a unit that only reads, beside the writer, on one consistent snapshot. Raises Unavailable."""
         ...
 
+    async def unblock(self) -> None:
+        """End the transactions of processes that stand still, whose locks would be held for as long; where
+        only the process itself can (SQLite), nothing. Raises Unavailable.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what waits, then let go."""
         ...

@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from sqlalchemy import text
 
 from zene.domain.errors import SetupError, Unavailable
-from zene.store.base import P, T, Unit
+from zene.store.base import P, Rows, Statement, T, Unit
 from zene.store.lanes import Lanes
 from zene.store.numbered import definitions
 from zene.store.outages import REFUSED, translated
@@ -29,6 +30,16 @@ _LIMITS = {
     "lock_timeout": "1500",
     "idle_in_transaction_session_timeout": "5000",
 }
+# A client that stands still between the parts of a statement, or does not read its answer: the server takes it
+# for busy, so none of the limits above ends it, nor its locks.
+_END_STALLED = Statement(
+    text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND usename = current_user AND application_name = 'zene' AND state = 'active'"
+        " AND wait_event_type = 'Client' AND backend_xid IS NOT NULL"
+        " AND state_change < clock_timestamp() - interval '5 seconds'"
+    )
+)
 _ONLY_READS = {"default_transaction_read_only": "on"}
 _MIGRATION_LOCK = 0x7A656E65  # "zene"
 _MIGRATION_LIMITS = {"statement_timeout": "0", "lock_timeout": "10000"}
@@ -68,6 +79,10 @@ class PostgresStore:
         """Run a unit on a snapshot."""
         return await self._run(self._readers, partial(unit, *args, **kwargs))
 
+    async def unblock(self) -> None:
+        """End transactions that hold locks and whose client has not gone on for 5 s."""
+        await self._run(self._readers, _end_stalled)
+
     async def close(self) -> None:
         """Finish what waits, then let every connection go."""
         self._closed = True
@@ -87,6 +102,10 @@ class PostgresStore:
             await migrations.upgrade_postgres(self._migrator, _MIGRATION_LOCK)
         except Exception as err:
             raise translated(err) from err
+
+
+def _end_stalled() -> Unit[Rows]:
+    return (yield _END_STALLED())
 
 
 async def create_tables(connection: "Connection[Any]") -> None:

@@ -40,6 +40,9 @@ class SqliteStore:
         """Run a unit on a snapshot, beside the writer."""
         return await self._run(self._readers, partial(unit, *args, **kwargs))
 
+    async def unblock(self) -> None:
+        """Nothing: a lock of SQLite's is the process's that holds it."""
+
     async def close(self) -> None:
         """Write what waits, then close every connection; the writer's last, which folds the log in."""
         self._closed = True

@@ -176,6 +176,25 @@ async def test_a_statement_and_a_lock_that_take_too_long_are_given_up(
     assert (await world.store.write(users.set_disabled, user.id, 1)).disabled_at == 1
 
 
+async def test_a_client_that_stands_still_amid_a_statement_keeps_its_locks_for_5_s_only(
+    server: PostgresServer, database: str, world: World
+) -> None:
+    user = await world.user()
+    asleep = await asyncpg.connect(
+        server.url(database),
+        server_settings={"application_name": "zene", "idle_in_transaction_session_timeout": "500"},
+    )
+    await asleep.execute(f"BEGIN; UPDATE users SET turn = 1 WHERE id = '{user.id}'")
+    await asleep.prepare("SELECT 1")  # and never executed: the server takes it for at work
+    await world.store.unblock()
+    await unavailable(world.store, users.set_disabled, user.id, 1)
+    async with asyncio.timeout(SECONDS):
+        while (await world.store.read(users.get_user, user.id)).disabled_at is None:
+            await world.store.unblock()
+            with suppress(Unavailable):
+                await world.store.write(users.set_disabled, user.id, 1)
+
+
 async def test_a_unit_that_gets_on_may_take_longer_than_any_answer(world: World) -> None:
     def slow() -> Unit[int]:
         for _ in range(3):
