@@ -6,8 +6,8 @@ as soon as their channel is followed again, and read the store.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 import hiredis
 import msgspec
@@ -34,22 +34,27 @@ class Channels:
         self._awaited: Counter[bytes] = Counter()
         self._connection: Connection | None = None
 
-    @asynccontextmanager
-    async def follow(self, names: Sequence[bytes]) -> AsyncGenerator[Follower, None]:
-        """Follow the channels from now on, or as soon as Redis is back."""
+    def join(self, names: Sequence[bytes]) -> Follower:
+        """Follow the channels, as soon as Redis is back where it is away. To be left."""
         follower = Follower()
-        channels = [self._joined(name, follower) for name in names]
-        try:
-            awaited = [channel.confirmed for channel in channels if not channel.is_live]
-            if self._connection is not None and awaited:
-                await asyncio.wait(awaited, timeout=CONFIRM_SECONDS)
-            for channel in channels:
-                if not channel.is_live:
-                    channel.blind.add(follower)
-            yield follower
-        finally:
-            for name in names:
-                self._leave(name, follower)
+        for name in names:
+            self._joined(name).followers.append(follower)
+        return follower
+
+    async def confirmed(self, names: Sequence[bytes], follower: Follower) -> None:
+        """Wait until what is said there reaches the follower, unless that takes long."""
+        channels = [self._channels[name] for name in names]
+        awaited = [channel.confirmed for channel in channels if not channel.is_live]
+        if self._connection is not None and awaited:
+            await asyncio.wait(awaited, timeout=CONFIRM_SECONDS)
+        for channel in channels:
+            if not channel.is_live:
+                follower.is_blind = True
+
+    def leave(self, names: Sequence[bytes], follower: Follower) -> None:
+        """Follow them no longer."""
+        for name in names:
+            self._leave(name, follower)
 
     def go_on(self, connection: Connection) -> None:
         """Follow everything over a new connection."""
@@ -82,18 +87,16 @@ class Channels:
         elif reply[0] == b"subscribe":
             self._confirm(reply[1])
 
-    def _joined(self, name: bytes, follower: Follower) -> "_Channel":
+    def _joined(self, name: bytes) -> "_Channel":
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = _Channel()
             self._ask("SUBSCRIBE", [name])
-        channel.followers.add(follower)
         return channel
 
     def _leave(self, name: bytes, follower: Follower) -> None:
         channel = self._channels[name]
-        channel.followers.discard(follower)
-        channel.blind.discard(follower)
+        channel.followers.remove(follower)
         if not channel.followers:
             del self._channels[name]
             self._ask("UNSUBSCRIBE", [name])
@@ -116,22 +119,24 @@ class Channels:
 
 
 class _Channel:
+    __slots__ = ("confirmed", "followers", "is_live")
+
     def __init__(self) -> None:
-        self.followers: set[Follower] = set()
-        self.blind: set[Follower] = set()
+        self.followers: list[Follower] = []
         self.is_live = False
         self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
         self.is_live = True
         self._release()
-        for follower in self.blind:
-            follower.end(lagged=True)
-        self.blind.clear()
+        for follower in self.followers:
+            if follower.is_blind:
+                follower.end(lagged=True)
 
     def lose(self) -> None:
         self.is_live = False
-        self.blind |= self.followers
+        for follower in self.followers:
+            follower.is_blind = True
         self._release()
         self.confirmed = self.confirmed.get_loop().create_future()
 

@@ -1,7 +1,6 @@
 """One reader's events, between a bus that never waits and a reader that may be slow: bounded, and it says so."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 
 from zene.bus.base import Live
@@ -10,12 +9,24 @@ QUEUE_LENGTH = 4096  # events a follower may be behind before it has to read the
 
 
 class Follower:
-    """Implements `bus.base.Subscription`; a bus offers, one reader takes."""
+    """Implements `bus.base.Subscription`; a bus offers, one reader takes. `is_blind` is one that may miss something."""
+
+    __slots__ = (
+        "_events",
+        "_loop",
+        "_timer",
+        "_waiter",
+        "_waits_until",
+        "ended",
+        "is_blind",
+        "lagged",
+    )
 
     def __init__(self) -> None:
+        self.is_blind = False
         self.lagged = False
         self.ended = False
-        self._events: deque[Live] = deque()
+        self._events: list[Live] = []  # nearly always one or none, for which a deque is large
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._waits_until = 0.0
@@ -51,7 +62,7 @@ class Follower:
                 await waiter
             finally:
                 self._waiter = None
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     def _wait_until(self, moment: float) -> None:
         """One timer serves many waits, since an event comes long before the time is up: it is set anew only

@@ -142,9 +142,13 @@ class RedisBus:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(READ_SECONDS):
                     await self._link.commands.call("PING")
-        followed = [self._live(session_id), *([self._user(user_id)] if user_id else [])]
-        async with self._channels.follow(followed) as follower:
+        names = [self._live(session_id), *([self._user(user_id)] if user_id else [])]
+        follower = self._channels.join(names)
+        try:
+            await self._channels.confirmed(names, follower)
             yield follower
+        finally:
+            self._channels.leave(names, follower)
 
     async def wake(self) -> None:
         """Wake the workers, those of this process at once."""

@@ -24,7 +24,7 @@ from zene.gateway.parts import Outside, Parts, Terms
 from zene.gateway.passwords import Passwords
 from zene.gateway.problems import Problems
 from zene.gateway.rates import Rate
-from zene.gateway.routing import paths
+from zene.gateway.routing import Answers, paths
 from zene.gateway.seals import Seal
 from zene.gateway.signin import SignIns
 from zene.gateway.table import ROUTES
@@ -48,7 +48,7 @@ class Application:
         )
         guarded = Guard(router, hosts=parts.terms.hosts)
         self._app = Envelope(
-            Problems(guarded, parts.meters), new_id=parts.ids.new, meters=parts.meters
+            Problems(Answers(guarded), parts.meters), new_id=parts.ids.new, meters=parts.meters
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from zene import telemetry
 from zene.domain.errors import ZeneError
+from zene.gateway.connections import connection
 
 log = telemetry.logger(__name__)
 
@@ -43,15 +44,8 @@ class Download:
             await self._answer(scope, receive, in_time)
         except ZeneError as err:  # the answer has begun
             log.warning("download.broken_off", error=err.message)
-            await cut_off(scope)
+            await connection(scope).cut_off()
         except Exception:
             if not too_slow:
                 raise
-            await cut_off(scope)
-
-
-async def cut_off(scope: Scope) -> None:
-    """Close the connection without waiting for what the client does not read."""
-    if extension := scope.get("extensions", {}).get("zene.abort"):
-        extension["abort"]()
-    await asyncio.sleep(0)  # the server learns of it, or it takes the answer for unfinished
+            await connection(scope).cut_off()

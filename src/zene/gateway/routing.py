@@ -31,6 +31,7 @@ Handler = Callable[..., Awaitable[object]]
 
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
+_ANSWER: Final = "zene.answer"  # in the scope: what is still to be sent
 _ROLES: Final[Mapping[Access, frozenset[Role]]] = {
     "viewer": frozenset(Role),
     "member": frozenset({Role.MEMBER, Role.ADMIN}),
@@ -114,20 +115,19 @@ def paths(routes: Iterable[Route], parts: Parts) -> list[BaseRoute]:
 
 
 class Endpoint:
-    """A path: finds the route by method, lets the caller in or not, and sends the answer."""
+    """A path: finds the route by method, lets the caller in or not, and leaves the answer to `Answers`."""
 
     def __init__(self, methods: Mapping[str, Route], parts: Parts) -> None:
         self._methods = methods
         self._parts = parts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Errors come out; `Problems` answers them."""
+    async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
+        """Find the answer to one request. Errors come out; `Problems` answers them."""
         request = Request(scope, receive)
         chosen = self._route(request.method)
         scope[ROUTE] = (chosen.method, chosen.path)
         caller = await self._admit(chosen, request)
-        answer = await chosen(Call(self._parts, request, caller))
-        await answer(scope, receive, send)
+        scope[_ANSWER] = await chosen(Call(self._parts, request, caller))
 
     def _route(self, method: str) -> Route:
         """HEAD is as good as GET, but for a stream, which would never end."""
@@ -156,6 +156,22 @@ class Endpoint:
         if caller.user.role not in _ROLES[chosen.access]:
             raise Forbidden(f"Only a {chosen.access} may do this; you are a {caller.user.role}.")
         return caller
+
+
+class Answers:
+    """Sends what an endpoint has answered once all that led to it is done: a stream holds nothing of that for as
+    long as it lasts, and wakes nothing of it with each event.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, then send its answer."""
+        await self._app(scope, receive, send)
+        answer: ASGIApp | None = scope.pop(_ANSWER, None)
+        if answer is not None:
+            await answer(scope, receive, send)
 
 
 def read_query(request: Request, shape: type[Struct]) -> Struct:

@@ -10,6 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from zene.gateway.app import Application
+from zene.gateway.connections import CONNECTION, Connection
 from zene.gateway.listening import BACKLOG
 
 _GRACE_SECONDS: Final = 10
@@ -86,13 +87,16 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Lets a stream break off a connection whose client does not read; bounds what the kernel holds for it."""
+    """Lets an answer see how its connection is, and cut it off; bounds what the kernel holds for it."""
+
+    connection: Connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self.connection = Connection(transport, self.flow)
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"zene.abort": {"abort": self.transport.abort}}
+        self.scope[CONNECTION] = self.connection  # type: ignore[typeddict-unknown-key]

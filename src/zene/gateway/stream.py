@@ -22,9 +22,8 @@ from zene.domain.events import Draft, Event, QueueChanged, Snapshot, envelope
 from zene.domain.times import rfc3339
 from zene.gateway import shapes, words
 from zene.gateway.calls import Call
-from zene.gateway.downloads import cut_off
+from zene.gateway.connections import Connection, connection
 from zene.gateway.following import Followed
-from zene.gateway.limits import TimeLimit
 from zene.gateway.routing import EVENT_STREAM, route
 from zene.gateway.snapshots import snapshot
 from zene.store import log as event_log
@@ -71,13 +70,14 @@ class EventStream:
     """One reader. `cursor` is the last seq it has, None where it wants a snapshot first."""
 
     def __init__(self, call: Call, session_id: str, cursor: int | None) -> None:
-        self._call = call
         self._parts = call.parts
+        self._user_id = call.user.id
+        self._claims = call.caller.claims
         self._session_id = session_id
         self._snapshot_first = cursor is None
         self._cursor = cursor or 0
         self._send: Send
-        self._send_limit: TimeLimit
+        self._connection: Connection
         self._sent_at = self._ticked_at = time.monotonic()
         self._metered_at = float("-inf")
         self._open_texts: dict[str | None, Draft] = {}
@@ -87,53 +87,51 @@ class EventStream:
         self._queue_seq = 0  # of the last event that may have changed it
         self._over = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send until the client leaves, may not go on, or does not read."""
-        self._send, self._send_limit = send, TimeLimit(self._parts.terms.send_seconds)
-        with self._parts.followers.follow(self._session_id, self._call.user.id) as followed:
-            left = asyncio.create_task(_until_disconnected(receive))
+        self._send, self._connection = send, connection(scope)
+        with self._parts.followers.follow(self._session_id, self._user_id) as followed:
             try:
                 await self._start()
-                await self._follow(followed, left)
+                await self._follow(followed)
                 await self._flush()
                 await self._send({"type": "http.response.body", "body": b""})
             except TimeoutError:
-                await cut_off(scope)
+                await self._connection.cut_off()
             except ZeneError as err:  # the answer has begun: the client comes back with its cursor
                 log.warning("stream.broken_off", session=self._session_id, error=err.message)
-            finally:
-                left.cancel()
-                self._send_limit.close()
 
     async def _start(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         retry = random.randint(*_RETRY_MS)  # noqa: S311 - spreads load, hides nothing
         await self._write(b"retry: %d\n\n" % retry)
 
-    async def _follow(self, followed: Followed, left: asyncio.Task[None]) -> None:
+    async def _follow(self, followed: Followed) -> None:
         """Read and send; again from the store whenever the subscription could not keep up, or the bus was away."""
         while not self._over:
-            user_id = self._call.user.id
-            async with self._parts.bus.subscribe(self._session_id, user_id) as subscription:
-                drafts = await self._parts.bus.drafts(self._session_id)
-                self._open_texts = {draft.item_id: draft for draft in drafts}
-                if self._snapshot_first:
-                    await self._send_snapshot()
-                await self._catch_up()
-                await self._send_open_texts()
-                await self._pass_on(subscription, followed, left)
+            async with self._parts.bus.subscribe(self._session_id, self._user_id) as subscription:
+                await self._send_what_was()
+                await self._pass_on(subscription, followed)
 
-    async def _pass_on(
-        self, subscription: Subscription, followed: Followed, left: asyncio.Task[None]
-    ) -> None:
-        """Send live events until the stream is over or the subscription ends."""
+    async def _send_what_was(self) -> None:
+        """The log up to its head, and the text so far of what is open."""
+        drafts = await self._parts.bus.drafts(self._session_id)
+        self._open_texts = {draft.item_id: draft for draft in drafts}
+        if self._snapshot_first:
+            await self._send_snapshot()
+        await self._catch_up()
+        await self._send_open_texts()
+
+    async def _pass_on(self, subscription: Subscription, followed: Followed) -> None:
+        """Send live events until the stream is over or the subscription ends. What arrived together is sent
+        with one system call, and no more than a chunk is held.
+        """
         while not self._over:
             event = await subscription.next(TICK_SECONDS)
             now = time.monotonic()
             if event is not None:
                 await self._deliver(event)
-                if not subscription.has_more:
-                    await self._flush()
+                await self._flush(_CHUNK_BYTES if subscription.has_more else 1)
                 if event.durable and now - self._metered_at >= TICK_SECONDS:
                     self._metered_at = now
                     self._parts.meters.delivered(event, self._parts.outside.clock())
@@ -142,48 +140,46 @@ class EventStream:
                 return
             if now - self._ticked_at >= TICK_SECONDS:
                 self._ticked_at = now
-                await self._tick(followed, left)
+                await self._tick(followed)
 
     async def _deliver(self, event: Live) -> None:
         if event.durable:
             if event.seq == self._cursor + 1:
                 self._cursor = event.seq
                 self._note(event.type, event.seq)
-                await self._gather(event)
+                self._gather(event)
                 self._over = event.type == "session.deleted"
             elif event.seq > self._cursor:
                 await self._catch_up()
-            return
-        if event.type == REVOKED.type:
-            claims = self._call.caller.claims
-            self._over = not await self._parts.sign_ins.still_good(claims, look=True)
+        elif event.type == REVOKED.type:
+            self._over = not await self._parts.sign_ins.still_good(self._claims, look=True)
         elif event.seq == 0:
             if draft := words.shown(event, self._session_id):
-                await self._gather(live(self._envelope(draft)))
+                self._gather(live(self._envelope(draft)))
         else:
             if event.seq > self._cursor:
                 await self._catch_up()
-            await self._gather(event)
+            self._gather(event)
 
-    async def _gather(self, event: Live) -> None:
-        """Send it soon, with what arrives with it: one system call for all, and no more held than a chunk."""
-        self._gathered.append(_frame(event))
-        self._gathered_bytes += len(self._gathered[-1])
-        if self._gathered_bytes >= _CHUNK_BYTES:
-            await self._flush()
+    def _gather(self, event: Live) -> None:
+        """To be sent with the next `_flush`."""
+        frame = _frame(event)
+        self._gathered.append(frame)
+        self._gathered_bytes += len(frame)
 
-    async def _flush(self) -> None:
-        if self._gathered:
+    async def _flush(self, least_bytes: int = 1) -> None:
+        """Send what was gathered, where it is so much."""
+        if self._gathered_bytes >= least_bytes:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             await self._write(b"".join(gathered))
 
-    async def _tick(self, followed: Followed, left: asyncio.Task[None]) -> None:
+    async def _tick(self, followed: Followed) -> None:
         """What is due each second: may it go on, is there something unpublished, is the line alive."""
         parts = self._parts
         if (
-            left.done()
+            self._connection.is_closing
             or parts.followers.draining
-            or not await parts.sign_ins.still_good(self._call.caller.claims)
+            or not await parts.sign_ins.still_good(self._claims)
         ):
             self._over = True
         elif followed.head is None:
@@ -202,7 +198,8 @@ class EventStream:
         for task_id, position in queue.items():
             if told.get(task_id) != position:
                 draft = Draft(body=QueueChanged(position=position), task_id=task_id)
-                await self._gather(live(self._envelope(draft)))
+                self._gather(live(self._envelope(draft)))
+                await self._flush(_CHUNK_BYTES)
         await self._flush()
 
     def _note(self, kind: str, seq: int) -> None:
@@ -219,7 +216,8 @@ class EventStream:
             if not events:
                 return
             for event in events:
-                await self._gather(live(event))
+                self._gather(live(event))
+                await self._flush(_CHUNK_BYTES)
                 self._note(event.type, event.seq)
                 if event.type == "item.completed" and event.item_id:
                     self._open_texts.pop(event.item_id, None)
@@ -228,7 +226,7 @@ class EventStream:
             self._cursor = events[-1].seq
 
     async def _send_snapshot(self) -> None:
-        state = await self._parts.store.read(snapshot, self._call.user.id, self._session_id)
+        state = await self._parts.store.read(snapshot, self._user_id, self._session_id)
         self._snapshot_first = False
         self._cursor = state.session.last_seq
         body = Snapshot(seq=self._cursor, state=msgspec.Raw(msgspec.json.encode(state)))
@@ -238,14 +236,19 @@ class EventStream:
         """The text so far of each open item, so that a message goes on in the middle."""
         for draft in self._open_texts.values():
             await self._write(_frame(live(self._envelope(draft))))
+        self._open_texts.clear()
 
     def _envelope(self, draft: Draft) -> Event:
         ts = rfc3339(self._parts.outside.clock())
         return envelope(draft, session_id=self._session_id, seq=self._cursor, ts=ts)
 
     async def _write(self, chunk: bytes) -> None:
+        """Send it. A timer, which would cost a fifth of what an event takes, is set where sending waits only."""
         message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        with self._send_limit:
+        if self._connection.is_full:
+            async with asyncio.timeout(self._parts.terms.send_seconds):
+                await self._send(message)
+        else:
             await self._send(message)
         self._sent_at = time.monotonic()
 
@@ -283,11 +286,6 @@ def _check_accepted(call: Call) -> None:
         raise InvalidInput(
             "This is a stream; accept text/event-stream.", code="not_acceptable", status=406
         )
-
-
-async def _until_disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 ROUTES = (stream,)
