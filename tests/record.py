@@ -22,6 +22,7 @@ from zene.domain.events import (
     TaskWaiting,
 )
 from zene.domain.messages import Compaction, Item, ToolCall, Usage
+from zene.domain.quotas import EXHAUSTED
 from zene.domain.sessions import ApprovalPolicy
 from zene.domain.situation import Grant, Granted, Refused, Situation, Unheard
 from zene.domain.tasks import Task
@@ -112,6 +113,11 @@ class Record:
                 assert batch.reserve is not None
                 assert draft is batch.drafts[-1]
                 grant = self.grant(batch.reserve)
+                if grant == Refused("exhausted"):
+                    end = TaskFinished(
+                        outcome="budget_exhausted", error=EXHAUSTED, usage=self._usage
+                    )
+                    self._apply(Draft(body=end))
                 if isinstance(grant, Refused):
                     return grant
                 self._apply(draft)

@@ -66,8 +66,8 @@ def _always_anew(_: object) -> Callable[..., Any]:
 
 
 def _nothing_begun(situation: Callable[..., Unit[Any]]) -> Callable[..., Any]:
-    def forgetful(lease: Any) -> Unit[Any]:
-        return replace((yield from situation(lease)), begun=frozenset())
+    def forgetful(*claimed: Any) -> Unit[Any]:
+        return replace((yield from situation(*claimed)), begun=frozenset())
 
     return forgetful
 
@@ -134,7 +134,7 @@ BUILDS = {
     ),
     "an owner that let go may write on": Build(
         "G2",
-        says("zene.store.log:_MOVE_HEAD", "(sessions.lease_epoch + :lets_go)", "lease_epoch"),
+        says("zene.store.log:_KEEP_BATCH", "(sessions.lease_epoch + :lets_go)", "lease_epoch"),
         STORE / "test_log.py",
         "test_an_owner_that_let_go_writes_nothing_more",
     ),
@@ -194,6 +194,7 @@ BUILDS = {
         together(
             says("zene.store.spending:_RESERVE", "(tasks.max_tokens_total IS NULL OR", "(1 OR"),
             says("zene.store.spending:_LEFT", "tasks.max_tokens_total - ", "NULL - "),
+            says("zene.store.recording:_FENCE", "tasks.max_tokens_total - ", "NULL - "),
         ),
         STORE / "test_recording.py",
         "test_used_and_reserved_never_exceed_the_limit",

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from tests.contracts.store.world import situation_of
 from tests.unit.agent.test_restart import STORIES, World, distinct, tell
 from zene.agent.base import Batch
 from zene.domain.events import TaskWaiting
 from zene.domain.situation import Grant, Situation
 from zene.domain.tasks import Lease
 from zene.domain.users import Role
-from zene.store import approvals, claims, history, recording, sessions, steers, tasks, users
+from zene.store import approvals, claims, recording, sessions, steers, tasks, users
 from zene.store.sqlite import SqliteStore
 
 MEMBER = Role.MEMBER
@@ -66,7 +67,7 @@ class Stored:
 
     async def run(self, lease: Lease) -> None:
         """A run from what the store says; it dies with each batch in its hands, once."""
-        situation = await self.store.read(history.situation, lease)
+        situation = await self.store.read(situation_of, lease)
         unheard = await self.store.read(steers.unheard, lease.task_id)
         assert {each.id: each.text for each in unheard} == self.world.record.unheard
         assert comparable(situation) == comparable(self.world.record.situation())

@@ -14,7 +14,6 @@ from zene.agent.desk import Desk, desk
 from zene.agent.prompts import system_text
 from zene.domain.events import StepStarted, TaskWaiting
 from zene.domain.messages import SystemText, UserMessage
-from zene.domain.quotas import EXHAUSTED
 from zene.domain.situation import Grant, Granted, Refused, Situation, Unheard
 from zene.llm.base import Provider
 from zene.tools.base import Tool
@@ -56,7 +55,9 @@ async def run(
                     async for batch in batches:
                         yield batch
                 continue
-            _stop_for(grant, at)
+            if not isinstance(grant, Refused) or grant.why != "wait":
+                return
+            at.talk.say(TaskWaiting(on="quota"))
         if not isinstance((yield at.talk.batch()), Unheard):
             return
         at.talk.has_ended = False
@@ -75,10 +76,3 @@ async def _hear(at: Desk) -> None:
     """Put what the user said meanwhile after all results, before the model is asked."""
     for steer in await at.ops.steers():
         at.talk.say_item(steer.id, "user_message", UserMessage(steer.text), steer.text)
-
-
-def _stop_for(answer: Grant | None, at: Desk) -> None:
-    if isinstance(answer, Refused) and answer.why == "wait":
-        at.talk.say(TaskWaiting(on="quota"))
-        return
-    at.end("budget_exhausted", EXHAUSTED)

@@ -46,7 +46,9 @@ class Granted(Struct, frozen=True, tag=True):
 
 
 class Refused(Struct, frozen=True, tag=True):
-    """It may not: wait until other reservations are settled, or end as budget_exhausted."""
+    """It may not: wait until other reservations are settled; or it never may, and the task has ended with that
+    as budget_exhausted.
+    """
 
     why: Literal["wait", "exhausted"]
 

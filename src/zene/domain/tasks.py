@@ -20,7 +20,7 @@ OnBusy = Literal["enqueue", "interrupt", "reject"]  # what a submit does in a se
 FROM: dict[Status, tuple[Status, ...]] = {
     "preparing": ("queued",),
     "running": ("preparing",),
-    "waiting": ("running",),
+    "waiting": ("preparing", "running"),
     "queued": ("waiting", "preparing", "running"),
     "cancelling": ("preparing", "running"),
     "finished": ("queued", "waiting", "preparing", "running", "cancelling"),

@@ -10,13 +10,14 @@ from operator import itemgetter
 from msgspec import Struct
 from sqlalchemy import bindparam, case, exists, func, select, update
 
-from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted
+from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted, envelope
 from zene.domain.sessions import Session
 from zene.domain.tasks import FROM, POISON_ATTEMPTS, Lease, Task
+from zene.domain.times import rfc3339
 from zene.store import ending, rows, spending
 from zene.store.base import Row, Statement, Unit
 from zene.store.columns import one_of
-from zene.store.log import Writer, fenced, held
+from zene.store.log import Writer, fenced, held, insert_events
 from zene.store.queue import (
     CAP,
     ELSEWHERE,
@@ -45,9 +46,16 @@ _NEW_EPOCH = Statement(
     )
     .values(
         lease_epoch=sessions.c.lease_epoch + 1,
+        last_seq=sessions.c.last_seq + 1,  # of the event that the task has started
+        updated_at=bindparam("now"),
         home=func.coalesce(sessions.c.home, bindparam("at_home")),
     )
-    .returning(*rows.SESSION, sessions.c.lease_epoch)
+    .returning(*rows.SESSION, sessions.c.history_from, sessions.c.lease_epoch)
+)
+_STARTED_NOT = Statement(
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"))
+    .values(last_seq=sessions.c.last_seq - 1)
 )
 _PREPARE = Statement(
     update(tasks)
@@ -116,12 +124,16 @@ _END_THIS_EPOCH = Statement(
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """A task that was handed out, and the events of that."""
+    """A task that was handed out, for the first time or again, and the event of that. The session's history
+    counts from `history_from`.
+    """
 
     lease: Lease
     task: Task
     session: Session
-    events: Sequence[Event]
+    history_from: int
+    is_first: bool
+    event: Event
 
 
 class HandedOut(Struct, frozen=True, kw_only=True):
@@ -150,6 +162,7 @@ def claim(
         served = yield from _serve(user_id, limit // len(ready), terms)
         claims += served
         may_be_more = may_be_more or bool(served) or not (yield ELSEWHERE(user=user_id))
+    yield from insert_events([claim.event for claim in claims], now)
     return HandedOut(claims=claims, may_be_more=may_be_more)
 
 
@@ -224,19 +237,20 @@ def _serve(user_id: str, share: int, terms: _Terms) -> Unit[list[Claim]]:
 
 def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
     """Lease the task; nothing where it is not the session's next any more."""
-    found = yield _NEW_EPOCH(session=session_id, task=task_id, at_home=terms.home)
+    now = terms.now
+    found = yield _NEW_EPOCH(session=session_id, task=task_id, at_home=terms.home, now=now)
     if not found:
         return []
-    epoch, now = found[0][-1], terms.now
+    *row, history_from, epoch = found[0]
     prepared = yield _PREPARE(
         task=task_id, worker=terms.worker, epoch=epoch, until=terms.until, now=now
     )
     if not prepared:
+        yield _STARTED_NOT(session=session_id)
         return []
-    session, task = rows.session(found[0][:-1]), rows.task(prepared[0])
-    writer = Writer(session_id, session.last_seq, now)
+    session, task = rows.session(row), rows.task(prepared[0])
     body = TaskStarted(attempt=task.attempt, worker=terms.worker, trace_id=task.trace_id)
-    writer.add(Draft(body=body, task_id=task_id))
+    started = Draft(body=body, task_id=task_id)
     lease = Lease(
         worker=terms.worker,
         session_id=session_id,
@@ -244,8 +258,17 @@ def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
         user_id=task.user_id,
         epoch=epoch,
     )
-    events = yield from writer.flush()
-    return [Claim(lease=lease, task=task, session=session, events=events)]
+    event = envelope(started, session_id=session_id, seq=session.last_seq, ts=rfc3339(now))
+    return [
+        Claim(
+            lease=lease,
+            task=task,
+            session=session,
+            history_from=history_from,
+            is_first=task.started_at == now,
+            event=event,
+        )
+    ]
 
 
 def _take_back(found: Sequence[Row], now: int) -> Unit[list[tuple[str, list[Event]]]]:

@@ -40,6 +40,9 @@ RELEASE_USER = Statement(
     .where(users.c.id == bindparam("user"), users.c.active > 0)
     .values(active=users.c.active - 1)
 )
+RETAKE_USER = Statement(
+    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active + 1)
+)
 END_EPOCH = Statement(
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
@@ -67,9 +70,15 @@ _OPEN_ITEMS = Statement(
     .where(items.c.task_id == bindparam("task"), items.c.status == "open")
     .order_by(items.c.place)
 )
-# Most tasks end with nothing of this, and so with one look.
+_other = tasks.alias("other")
+# Most tasks end with nothing of this, and so with one look. The first: what comes after it in its session.
 _IS_LEFT = Statement(
     select(
+        exists().where(
+            _other.c.session_id == bindparam("session"),
+            _other.c.status != "finished",
+            _other.c.id != bindparam("task"),
+        ),
         exists().where(model_calls.c.task_id == bindparam("task"), model_calls.c.status == "open"),
         exists().where(items.c.task_id == bindparam("task"), items.c.status == "open"),
         exists().where(approvals.c.task_id == bindparam("task"), approvals.c.status == "pending"),
@@ -115,7 +124,8 @@ def finish(
     ended. A task that was being cancelled ends as cancelled, whatever was to be said.
     """
     withdrawn: Sequence[Row] = ()
-    if any((yield _IS_LEFT(task=task_id))[0]):
+    [[has_next, *is_left]] = yield _IS_LEFT(task=task_id, session=writer.session_id)
+    if any(is_left):
         yield from charge(writer, task_id, now)
         yield from close_items(writer, task_id)
         withdrawn = yield _WITHDRAW(task=task_id, now=now)
@@ -135,7 +145,8 @@ def finish(
         cost=cost,
     )
     writer.add(Draft(body=end, task_id=task_id))
-    yield PROMOTE(session=writer.session_id)
+    if has_next:
+        yield PROMOTE(session=writer.session_id)
     return True
 
 

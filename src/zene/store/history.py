@@ -1,30 +1,22 @@
 """The history of a session: what a run of the agent starts from, and what can be looked up in it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import bindparam, func, or_, select, true
 
-from zene.domain.errors import LeaseLost, NotFound
+from zene.domain.approvals import Approval
+from zene.domain.errors import NotFound
 from zene.domain.events import CALL_KINDS
 from zene.domain.messages import Item, ToolCall
+from zene.domain.sessions import ApprovalPolicy
 from zene.domain.situation import Situation
-from zene.domain.tasks import Lease
+from zene.domain.tasks import Task
 from zene.store import rows
 from zene.store.base import Row, Statement, Unit
 from zene.store.ending import decoded
-from zene.store.schema import approvals, items, model_calls, rules, sessions, tasks
+from zene.store.schema import approvals, items, model_calls, rules, sessions
 
-if TYPE_CHECKING:
-    from zene.domain.approvals import Approval
-
-_SESSION = Statement(
-    select(sessions.c.approval_policy, sessions.c.history_from).where(
-        sessions.c.id == bindparam("session"), sessions.c.lease_epoch == bindparam("epoch")
-    )
-)
-_TASK = Statement(select(*rows.TASK).where(tasks.c.id == bindparam("task")))
 _ITEM = (
     items.c.id,
     items.c.task_id,
@@ -34,7 +26,7 @@ _ITEM = (
     items.c.status,
     items.c.intent_epoch,
 )
-_ITEMS = Statement(
+_items = (
     select(*_ITEM)
     .where(
         items.c.session_id == bindparam("session"),
@@ -43,9 +35,8 @@ _ITEMS = Statement(
     )
     .order_by(items.c.place)
 )
-_APPROVALS = Statement(select(*rows.APPROVAL).where(approvals.c.task_id == bindparam("task")))
-_RULES = Statement(select(rules.c.tool).where(rules.c.session_id == bindparam("session")))
-_COUNTED = Statement(
+_ITEMS = Statement(_items)
+_last = (
     select(model_calls.c.place, model_calls.c.input_tokens, model_calls.c.model)
     .where(
         model_calls.c.session_id == bindparam("session"),
@@ -55,7 +46,20 @@ _COUNTED = Statement(
     )
     .order_by(model_calls.c.place.desc())
     .limit(1)
+    .subquery("last")
 )
+# With each item, the session's last model call that the provider counted, and the tools that are allowed in it.
+_SITUATION = Statement(
+    _items.add_columns(
+        *_last.c,
+        select(func.aggregate_strings(rules.c.tool, " "))
+        .where(rules.c.session_id == bindparam("session"))
+        .scalar_subquery(),
+    )
+    .select_from(items)
+    .outerjoin(_last, true())
+)
+_APPROVALS = Statement(select(*rows.APPROVAL).where(approvals.c.task_id == bindparam("task")))
 _FOUND = (items.c.id, items.c.task_id, items.c.call_id, items.c.kind, items.c.content)
 _FIND = Statement(
     select(*_FOUND)
@@ -88,32 +92,33 @@ class Found(Struct, frozen=True, kw_only=True):
     output: str
 
 
-def situation(lease: Lease) -> Unit[Situation]:
-    """What the lease's task starts from. Raises LeaseLost."""
-    found = yield _SESSION(session=lease.session_id, epoch=lease.epoch)
-    if not found:
-        raise LeaseLost(f"Somebody else owns {lease.task_id} now.")
-    policy, first = found[0]
-    task = rows.task((yield _TASK(task=lease.task_id))[0])
-    kept = yield _ITEMS(session=lease.session_id, first=first)
-    asked: list[Approval] = []
-    allowed: Sequence[Row] = ()
-    last: Sequence[Row] = ()
-    if kept:  # else nothing has ever run in this session
-        asked = [rows.approval(row) for row in (yield _APPROVALS(task=lease.task_id))]
-        allowed = yield _RULES(session=lease.session_id)
-        last = yield _COUNTED(session=lease.session_id)
+def situation(task: Task, policy: ApprovalPolicy, history_from: int) -> Unit[Situation]:
+    """What the task, as it was claimed, starts from, but for its approvals: nobody but its owner changes that
+    until it lets go.
+    """
+    kept = yield _SITUATION(session=task.session_id, first=history_from)
+    counted: tuple[int, int] | None = None
+    allowed = ""
+    if kept:
+        *_, place, tokens, model, allowed = kept[0]
+        if place is not None and place >= history_from and model == task.model:
+            counted = tokens, sum(1 for row in kept if row[4] < place)
     return Situation(
         task=task,
         policy=policy,
         items=[_item(row) for row in kept],
         begun=frozenset(row[0] for row in kept if row[5] == "open" and row[6] is not None),
-        approvals={approval.item_id: approval for approval in asked},
-        rules=frozenset(row[0] for row in allowed),
+        rules=frozenset((allowed or "").split()),
         step=task.steps,
         usage=task.usage,
-        counted=_counted(last, kept, task.model, first),
+        counted=counted,
     )
+
+
+def asked(task_id: str) -> Unit[dict[str, Approval]]:
+    """The approvals that the task ever asked for, by item id."""
+    found = [rows.approval(row) for row in (yield _APPROVALS(task=task_id))]
+    return {approval.item_id: approval for approval in found}
 
 
 def all_items(session_id: str) -> Unit[list[Item]]:
@@ -133,16 +138,6 @@ def find_item(user_id: str, session_id: str, item_id: str) -> Unit[Found]:
 
 def _item(row: Row) -> Item:
     return Item(id=row[0], task_id=row[1], step=row[2], content=decoded(row[3]))
-
-
-def _counted(
-    last: Sequence[Row], kept: Sequence[Row], model: str, first: int
-) -> tuple[int, int] | None:
-    """The provider's last input count and how many of the items it covered; None where it says nothing."""
-    if not last or last[0][2] != model or last[0][0] < first:
-        return None
-    place, tokens, _ = last[0]
-    return tokens, sum(1 for row in kept if row[4] < place)
 
 
 def _found(found: Sequence[Row]) -> Found:

@@ -1,13 +1,13 @@
 """The event log of a session: append-only and gapless.
 
-Who appends first holds the session's row by an UPDATE, under a lease only where its epoch is the row's.
+Who appends first holds the session's row, under a lease only where its epoch is the row's.
 What the transaction says is collected by a `Writer` and given its places at the end, by one more.
 """
 
 from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
-from sqlalchemy import BindParameter, bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, insert, select, update
 
 from zene.domain.errors import LeaseLost, NotFound
 from zene.domain.events import Draft, Event, envelope
@@ -21,21 +21,25 @@ _FIRST_LOOK = 16  # events after which it is known how long they are
 _AT_ONCE = 64  # sessions asked for by one statement
 ANY_OF_THEM: list[BindParameter[str]] = [bindparam(f"session{n}") for n in range(_AT_ONCE)]
 
-_hold = (
-    update(sessions)
+HELD = (
+    select(sessions.c.last_seq)
     .where(sessions.c.id == bindparam("session"), sessions.c.deleted_at.is_(None))
-    .values(updated_at=bindparam("now"))
-    .returning(sessions.c.last_seq)
+    .with_for_update(key_share=True)
 )
-_HOLD = Statement(_hold)
-_FENCE = Statement(_hold.where(sessions.c.lease_epoch == bindparam("epoch")))
-_MOVE_HEAD = Statement(
+_HOLD = Statement(HELD)
+_FENCE = Statement(HELD.where(sessions.c.lease_epoch == bindparam("epoch")))
+_move_head = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
-    .values(
-        last_seq=bindparam("last"),
+    .values(last_seq=bindparam("last"), updated_at=bindparam("now"))
+)
+_MOVE_HEAD = Statement(_move_head)
+_KEEP_BATCH = Statement(
+    _move_head.values(
         lease_epoch=sessions.c.lease_epoch + bindparam("lets_go"),
-        batch_grant=func.coalesce(bindparam("answer"), sessions.c.batch_grant),
+        batch=bindparam("named"),
+        batch_after=sessions.c.last_seq,
+        batch_grant=bindparam("answer"),
     )
 )
 _INSERT = Statement(insert(events))
@@ -85,31 +89,46 @@ class Writer:
         self._drafts.append(draft)
         return self._last_seq + len(self._drafts)
 
-    def flush(self, *, answer: str | None = None, lets_go: bool = False) -> Unit[list[Event]]:
-        """Store what was said, once, at the end; the events, to be published after the commit. With it, in the
-        session's row: what a batch is answered, and that its lease has ended.
-        """
-        if not self._drafts and answer is None and not lets_go:
+    def flush(self) -> Unit[list[Event]]:
+        """Store what was said, once, at the end; the events, to be published after the commit."""
+        if not self._drafts:
             return []
+        yield _MOVE_HEAD(session=self.session_id, last=self.next_seq - 1, now=self._now)
+        return (yield from self._store())
+
+    def flush_batch(self, named: str, *, answer: str | None, lets_go: bool) -> Unit[list[Event]]:
+        """The same for a batch of a worker's. With it, in the session's row: which it was, what it is answered,
+        and whether its lease has ended.
+        """
+        yield _KEEP_BATCH(
+            session=self.session_id,
+            last=self.next_seq - 1,
+            now=self._now,
+            lets_go=int(lets_go),
+            named=named,
+            answer=answer,
+        )
+        return (yield from self._store())
+
+    def _store(self) -> Unit[list[Event]]:
         ts = rfc3339(self._now)
         made = [
             envelope(draft, session_id=self.session_id, seq=seq, ts=ts)
             for seq, draft in enumerate(self._drafts, self._last_seq + 1)
         ]
-        yield _MOVE_HEAD(
-            session=self.session_id,
-            last=self._last_seq + len(made),
-            lets_go=int(lets_go),
-            answer=answer,
-        )
-        if made:
-            yield _INSERT.many([_row(event, self._now) for event in made])
+        yield from insert_events(made, self._now)
         return made
+
+
+def insert_events(made: Sequence[Event], now: int) -> Unit[None]:
+    """Store events, whose places are theirs, of any number of sessions."""
+    if made:
+        yield _INSERT.many([_row(event, now) for event in made])
 
 
 def fenced(lease: Lease, now: int) -> Unit[Writer]:
     """Hold the session as the lease's owner. Raises LeaseLost."""
-    rows = yield _FENCE(session=lease.session_id, epoch=lease.epoch, now=now)
+    rows = yield _FENCE(session=lease.session_id, epoch=lease.epoch)
     if not rows:
         raise LeaseLost("The lease was given to somebody else, or the session was deleted.")
     return Writer(lease.session_id, rows[0][0], now)
@@ -117,7 +136,7 @@ def fenced(lease: Lease, now: int) -> Unit[Writer]:
 
 def held(session_id: str, now: int) -> Unit[Writer]:
     """Hold the session without a lease. Raises NotFound where it is gone."""
-    rows = yield _HOLD(session=session_id, now=now)
+    rows = yield _HOLD(session=session_id)
     if not rows:
         raise NotFound("There is no such session.")
     return Writer(session_id, rows[0][0], now)

@@ -146,7 +146,12 @@ async def _setting_up(
 
 
 async def _connect(url: str, limits: Mapping[str, str]) -> "Connection[Any]":
-    settings = {"application_name": "zene", "jit": "off", **limits}
+    settings = {
+        "application_name": "zene",
+        "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
+        **limits,
+    }
     return await asyncpg.connect(
         url,
         timeout=_CONNECT_SECONDS,

@@ -1,10 +1,10 @@
 """What a worker's batch makes true: every effect of its drafts, and their events, in one fenced unit."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy import bindparam, exists, insert, or_, select, update
 
 from zene.domain.approvals import arguments_hash
 from zene.domain.errors import Conflict, LeaseLost
@@ -22,15 +22,15 @@ from zene.domain.events import (
     TaskWaiting,
 )
 from zene.domain.messages import Compaction, ToolCall, UserMessage
-from zene.domain.quotas import Account
-from zene.domain.situation import Grant, Unheard
+from zene.domain.quotas import EXHAUSTED, Account
+from zene.domain.situation import Grant, Refused, Unheard
 from zene.domain.tasks import FROM, Lease, Outcome
 from zene.domain.times import milliseconds
 from zene.store import ending, quotas, spending, steers
 from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
-from zene.store.log import Writer, tail
+from zene.store.log import HELD, Writer, tail
 from zene.store.schema import approvals, items, sessions, tasks
 
 _RUN = Statement(
@@ -114,21 +114,16 @@ _WAIT = Statement(
 )
 
 
+# With the head, what the batch would ask for each by itself: whether the task has not heard something that its
+# user said before, and how many tokens it may still use.
 _FENCE = Statement(
-    update(sessions)
-    .where(
-        sessions.c.id == bindparam("session"),
-        sessions.c.deleted_at.is_(None),
+    HELD.add_columns(
+        exists().where(*steers.UNHEARD),
+        select(spending.LEFT).where(tasks.c.id == bindparam("task")).scalar_subquery(),
+    ).where(
         sessions.c.lease_epoch == bindparam("epoch"),
         or_(sessions.c.batch.is_(None), sessions.c.batch != bindparam("named")),
     )
-    .values(
-        updated_at=bindparam("now"),
-        batch=bindparam("named"),
-        batch_after=sessions.c.last_seq,
-        batch_grant=None,
-    )
-    .returning(sessions.c.last_seq)
 )
 _RECORDED = Statement(
     select(sessions.c.batch_after, sessions.c.batch_grant).where(
@@ -152,8 +147,11 @@ class Recorded(Struct, frozen=True):
 
 
 class _Batch(Struct, frozen=True, kw_only=True):
+    id: str
     lease: Lease
     writer: Writer
+    hears: bool  # something that the task had not heard before may be said in it
+    left: int | None  # tokens that the task may use, where the batch does not change that
     intents: Sequence[str]
     reserve: int | None
     output_cap: int
@@ -177,18 +175,28 @@ def record(  # noqa: PLR0913 - a batch, field by field
     """Commit a batch as the lease's owner, once: with the same `batch_id` again, for whoever was not told
     whether it was committed, it does nothing and answers the same. With the one that `begins`, the task is
     running. `output_cap` is what the model call may
-    have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out. A
+    have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out, and
+    where they are refused for good the task ends. A
     success that has not heard what its user said is none, and left out, too. Raises LeaseLost.
     """
     ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
     settles = any(isinstance(draft.body, StepFinished) for draft in drafts)
-    if ends or settles or reserve is not None:
+    active = 0
+    if ends:
+        active = yield from quotas.let_go(lease.user_id, now)
+    elif settles or reserve is not None:
         yield from quotas.hold(lease.user_id, now)
-    fence = yield _FENCE(session=lease.session_id, epoch=lease.epoch, named=batch_id, now=now)
+    fence = yield _FENCE(
+        session=lease.session_id, task=lease.task_id, epoch=lease.epoch, named=batch_id
+    )
     if fence:
+        head, hears, left = fence[0]
         batch = _Batch(
+            id=batch_id,
             lease=lease,
-            writer=Writer(lease.session_id, fence[0][0], now),
+            writer=Writer(lease.session_id, head, now),
+            hears=bool(hears),
+            left=None if settles else left,
             intents=intents,
             reserve=reserve,
             output_cap=output_cap,
@@ -199,6 +207,10 @@ def record(  # noqa: PLR0913 - a batch, field by field
         events, grant = yield from _commit(batch, drafts, begins=begins, ends=ends)
     else:
         events, grant = yield from _recorded(lease, batch_id)
+    if active < 0 or (
+        ends and (not fence or isinstance(grant, Unheard))
+    ):  # it goes on, or had ended
+        yield ending.RETAKE_USER(user=lease.user_id)
     if not settles and not _waits_for_tokens(drafts):
         return Recorded(events, grant)
     account, is_short = yield from quotas.look(lease.user_id, now)
@@ -208,9 +220,8 @@ def record(  # noqa: PLR0913 - a batch, field by field
 def _commit(
     batch: _Batch, drafts: Sequence[Draft], *, begins: bool, ends: bool
 ) -> Unit[tuple[list[Event], Grant | None]]:
-    lease = batch.lease
-    if begins:
-        yield _RUN(task=lease.task_id)
+    if begins and batch.reserve is None:  # else it runs with its first model call
+        yield _RUN(task=batch.lease.task_id)
     grant: Grant | None = None
     for number, draft in enumerate(drafts, 1):
         after = drafts[number] if number < len(drafts) else None
@@ -218,10 +229,20 @@ def _commit(
     for item_id in batch.intents:
         yield from _intend(batch, item_id)
     lets_go = ends and not isinstance(grant, Unheard)
-    if lets_go:
-        yield ending.RELEASE_USER(user=lease.user_id)
+    if grant == Refused("exhausted"):
+        yield from ending.finish(
+            batch.writer,
+            batch.lease.task_id,
+            "budget_exhausted",
+            EXHAUSTED,
+            now=batch.now,
+            worked_ms=batch.worked_ms,
+        )
+        yield ending.RELEASE_USER(user=batch.lease.user_id)
+        lets_go = True
     answer = None if grant is None else msgspec.json.encode(grant).decode()
-    return (yield from batch.writer.flush(answer=answer, lets_go=lets_go)), grant
+    events = yield from batch.writer.flush_batch(batch.id, answer=answer, lets_go=lets_go)
+    return events, grant
 
 
 def _waits_for_tokens(drafts: Sequence[Draft]) -> bool:
@@ -248,7 +269,7 @@ def _apply(batch: _Batch, draft: Draft, after: Draft | None) -> Unit[Grant | Non
         case ItemStarted():
             yield from _start_item(batch, draft, draft.body, _end_of(draft.body, after))
         case ItemCompleted():
-            yield from _complete_item(writer, draft, batch.whole)
+            yield from _complete_item(batch, draft)
         case StepStarted():
             return (
                 yield from spending.reserve(
@@ -257,6 +278,7 @@ def _apply(batch: _Batch, draft: Draft, after: Draft | None) -> Unit[Grant | Non
                     draft,
                     bound=batch.reserve or 0,
                     cap=batch.output_cap,
+                    left=batch.left,
                     now=now,
                 )
             )
@@ -320,13 +342,14 @@ def _start_item(batch: _Batch, draft: Draft, body: ItemStarted, end: Draft | Non
     )
 
 
-def _complete_item(writer: Writer, draft: Draft, whole: Collection[str | None]) -> Unit[None]:
+def _complete_item(batch: _Batch, draft: Draft) -> Unit[None]:
+    writer = batch.writer
     seq = writer.next_seq
-    if draft.item_id in whole:
+    if draft.item_id in batch.whole:
         writer.add(draft)
     else:
         yield from ending.complete_item(writer, draft)
-    if isinstance(draft.content, UserMessage):
+    if batch.hears and isinstance(draft.content, UserMessage):
         yield steers.TAKE(item=draft.item_id, seq=seq)
     if isinstance(draft.content, Compaction):
         yield _COMPACT(session=writer.session_id, seq=seq)

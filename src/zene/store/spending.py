@@ -11,9 +11,10 @@ from zene.domain.events import Draft, StepFinished, StepStarted
 from zene.domain.messages import Usage
 from zene.domain.quotas import day_of
 from zene.domain.situation import Grant, Granted, Refused
-from zene.domain.tasks import Lease
+from zene.domain.tasks import FROM, Lease
 from zene.store import quotas, rows
 from zene.store.base import Statement, Unit
+from zene.store.columns import one_of
 from zene.store.log import Writer
 from zene.store.schema import model_calls, tasks
 
@@ -23,7 +24,7 @@ _RESERVE = Statement(
     update(tasks)
     .where(
         tasks.c.id == bindparam("task"),
-        tasks.c.status == "running",
+        one_of(tasks.c.status, *FROM["running"], "running"),
         or_(
             tasks.c.max_tokens_total.is_(None),
             tasks.c.input_tokens + tasks.c.output_tokens + tasks.c.reserved + bindparam("total")
@@ -31,6 +32,7 @@ _RESERVE = Statement(
         ),
     )
     .values(
+        status="running",
         reserved=tasks.c.reserved + bindparam("total"),
         steps=bindparam("at_step"),
         wanted_tokens=None,
@@ -40,11 +42,8 @@ _RESERVE = Statement(
 _WANT = Statement(
     update(tasks).where(tasks.c.id == bindparam("task")).values(wanted_tokens=bindparam("least"))
 )
-_LEFT = Statement(
-    select(
-        tasks.c.max_tokens_total - tasks.c.input_tokens - tasks.c.output_tokens - tasks.c.reserved
-    ).where(tasks.c.id == bindparam("task"))
-)
+LEFT = tasks.c.max_tokens_total - tasks.c.input_tokens - tasks.c.output_tokens - tasks.c.reserved
+_LEFT = Statement(select(LEFT).where(tasks.c.id == bindparam("task")))
 _OPEN_CALL = Statement(
     insert(model_calls).values(
         task_id=bindparam("task"),
@@ -130,14 +129,18 @@ _ADD_DAY = Statement(
 )
 
 
-def reserve(
-    lease: Lease, writer: Writer, draft: Draft, *, bound: int, cap: int, now: int
+def reserve(  # noqa: PLR0913 - a row of a ledger
+    lease: Lease, writer: Writer, draft: Draft, *, bound: int, cap: int, left: int | None, now: int
 ) -> Unit[Grant]:
     """Say that a model call begins, once its worst case is reserved: `bound` tokens of input, and of output
-    `cap` or what less is left. Where that is not worth a call, nothing is said.
+    `cap` or what less is left. Where that is not worth a call, nothing is said. What is left of the task's own
+    tokens is looked up, unless it is known.
     """
     step = draft.step or 0
-    grant = yield from _reservable(lease, bound, cap, step, now)
+    if left is None:
+        left = (yield _LEFT(task=lease.task_id))[0][0]
+    most = cap if left is None else min(cap, left - bound)
+    grant = yield from _reservable(lease, bound, most, min(cap, LEAST_OUTPUT), step, now)
     if not isinstance(grant, Granted):
         return grant
     yield _OPEN_CALL(
@@ -192,14 +195,13 @@ def charge(writer: Writer, task_id: str, now: int) -> Unit[None]:
         writer.add(Draft(body=body, task_id=task_id, step=step))
 
 
-def _reservable(lease: Lease, bound: int, cap: int, step: int, now: int) -> Unit[Grant]:
+def _reservable(
+    lease: Lease, bound: int, most: int, least: int, step: int, now: int
+) -> Unit[Grant]:
     """Reserve input and output, for the user and for the task. What is refused for want of the user's tokens
     alone is written down as wanted: the task may wait for them.
     """
     task_id, user_id = lease.task_id, lease.user_id
-    least = min(cap, LEAST_OUTPUT)
-    left = (yield _LEFT(task=task_id))[0][0]
-    most = cap if left is None else min(cap, left - bound)
     if most < least:
         return Refused("exhausted")
     grant = yield from quotas.reserve(user_id, bound=bound, cap=most, least=least, now=now)

@@ -43,7 +43,7 @@ class TaskOperations:
         self._lease = lease
         self._publisher = publisher
         self._ids = Ids(clock.now_ms, secrets.token_bytes)
-        self.listen()
+        self._listened_at = time.monotonic()
 
     def new_id(self, prefix: str) -> str:
         """A new id of that prefix; those of one run sort in the order in which they were made."""
@@ -88,7 +88,7 @@ class TaskOperations:
         return [printable(file.path) for file in changes.files], changes.more_files
 
     def listen(self) -> None:
-        """Look for what the user said at the next step, however short the last look is ago."""
+        """Look for what the user said at the next step, however short the last look or the start is ago."""
         self._listened_at = time.monotonic() - LISTEN_SECONDS
 
     async def steers(self) -> Sequence[Steer]:

@@ -10,13 +10,15 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING, Literal
 
+from msgspec.structs import replace
+
 from zene import telemetry
 from zene.agent.base import Batch, Limits
 from zene.agent.loop import run as run_agent
 from zene.domain.errors import LeaseLost, Unavailable, ZeneError
 from zene.domain.events import Draft, ErrorBody, Event, StepFinished, TaskFinished
 from zene.domain.messages import Usage
-from zene.domain.situation import Grant, Granted, Unheard
+from zene.domain.situation import Grant, Granted, Refused, Situation, Unheard
 from zene.domain.tasks import Lease, Outcome
 from zene.store import claims, history, recording
 from zene.store.claims import Claim
@@ -51,8 +53,8 @@ class Runner:
         self.session_id = claim.session.id
         self.owner: asyncio.Task[None] | None = None
         self._desk = desk
+        self._claim = claim
         self._task = claim.task
-        self._session = claim.session
         self._model: Provider | None = None
         self._operations: TaskOperations | None = None
         self._publisher = Publisher(desk.bus, claim.session.id, is_silenced=lambda: tenure.is_over)
@@ -63,6 +65,7 @@ class Runner:
         self._batches = 0
         self._begun = asyncio.Event()
         self._handing_over = False
+        self._is_spoken_to = not claim.is_first  # or may have been, before this run
         self._began_ms = now_ms()
         self._asides = Asides(claim.task)
         self._meters = TaskMeters(desk.meters, claim.task)
@@ -84,6 +87,7 @@ class Runner:
 
     def listen(self) -> None:
         """Hear before the next step what the user has said."""
+        self._is_spoken_to = True
         if self._operations is not None:
             self._operations.listen()
 
@@ -101,7 +105,7 @@ class Runner:
 
     async def run(self) -> None:
         """Drive the task. Raises nothing but CancelledError."""
-        async with self._desk.benches.use(self._session, self.lease.epoch) as bench:
+        async with self._desk.benches.use(self._claim.session, self.lease.epoch) as bench:
             self._asides.listen(bench.news)
             async with asyncio.TaskGroup() as scope:
                 helpers = [
@@ -172,10 +176,12 @@ class Runner:
     async def _steps(self, bench: Bench) -> None:
         desk = self._desk
         model = self._model = desk.model(self._task.model)
-        situation = await desk.store.read(history.situation, self.lease)
+        situation = await self._situation()
         self._operations = operations = TaskOperations(
             desk, self.lease, HeldBench(bench, self.tenure), self._publisher
         )
+        if self._is_spoken_to:
+            operations.listen()
         loop = run_agent(
             situation,
             model=model,
@@ -191,12 +197,21 @@ class Runner:
                     self._begun.set()
                 if isinstance(grant, Unheard):
                     operations.listen()
-                elif batch.is_last:
+                elif batch.is_last or grant == Refused("exhausted"):
                     return
                 self.tenure.check()  # what the loop does next has an effect
                 if self._handing_over:
                     self._ending = self._ending or "handed_over"
                     return
+
+    async def _situation(self) -> Situation:
+        claim, store = self._claim, self._desk.store
+        situation = await store.read(
+            history.situation, claim.task, claim.session.approval_policy, claim.history_from
+        )
+        if claim.is_first:
+            return situation
+        return replace(situation, approvals=await store.read(history.asked, claim.task.id))
 
     async def _commit(self, batch: Batch) -> Grant | None:
         """Commit and publish. A cancel in the middle loses neither: `_end` waits for both."""

@@ -141,7 +141,7 @@ class Worker:
             user_cap=desk.terms.max_active_tasks,
         )
         for claim in handed_out.claims:
-            await desk.bus.publish(claim.session.id, [live(event) for event in claim.events])
+            await desk.bus.publish(claim.session.id, [live(claim.event)])
             runner = Runner(desk, claim, Tenure(asked_at, desk.terms.lease_seconds))
             self._runners[claim.lease] = runner
             runner.owner = group.create_task(self._work(runner, claim), name=claim.task.id)

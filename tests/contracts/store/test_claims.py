@@ -35,8 +35,8 @@ async def test_a_claim_says_who_took_it_under_a_new_epoch(world: World) -> None:
     (claim,) = await world.claim(worker="seven")
     assert (claim.lease.worker, claim.lease.epoch, claim.task.status) == ("seven", 1, "preparing")
     assert claim.task.started_at == world.now
-    assert [event.type for event in claim.events] == [TaskStarted.type]
-    assert (await world.log(session.id))[-1] == claim.events[0]
+    assert claim.event.type == TaskStarted.type
+    assert (await world.log(session.id))[-1] == claim.event
 
 
 async def test_a_users_cap_holds_however_many_claim_at_once(world: World) -> None:

@@ -10,7 +10,7 @@ from zene.domain.quotas import Account, Quota
 from zene.domain.situation import Granted, Refused
 from zene.domain.tasks import Task
 from zene.domain.users import User
-from zene.store import claims, quotas, schema, sessions, shortage, usage
+from zene.store import claims, quotas, recording, schema, sessions, shortage, usage
 from zene.store.claims import Claim
 
 LEAST = 1024
@@ -65,15 +65,19 @@ async def test_a_call_gets_its_cap_or_what_less_is_left(
 
 
 @pytest.mark.parametrize("room", [1_023, 0, -1])
-async def test_a_call_is_not_made_where_less_than_the_least_is_left(
+async def test_a_call_is_not_made_where_less_than_the_least_is_left_and_ends_its_task(
     world: World, room: int
 ) -> None:
     user = await world.user()
     await world.allow(user.id, 500 + room)
     (claim,) = await claimed(world, user)
     recorded = await world.step(claim.lease, bound=500, cap=8_000)
-    assert (recorded.grant, recorded.events) == (Refused("exhausted"), [])
+    assert recorded.grant == Refused("exhausted")
+    assert [event.type for event in recorded.events] == ["task.finished"]
+    assert (await world.task(claim.task)).outcome == "budget_exhausted"
     assert (await world.account(user.id)).reserved == 0
+    assert await world.value(schema.users.c.active, schema.users, user.id) == 0
+    await world.fails(LeaseLost, recording.record, claim.lease, (), batch_id="late", now=world.now)
 
 
 async def test_a_model_that_never_says_more_than_a_little_needs_no_more(world: World) -> None:

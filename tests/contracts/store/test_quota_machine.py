@@ -103,7 +103,8 @@ class Tokens(RuleBasedStateMachine):
             self.waiting[task_id] = bound + least
         else:
             assert grant == Refused("exhausted")
-            self.idle[task_id] = claim
+            self.promised.pop(task_id, None)
+            self.run(self.world.submit(claim.session))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), part=st.integers(0, 100))

@@ -195,7 +195,9 @@ class Tasks(RuleBasedStateMachine):
             task_id = claim.task.id
             if self.status[task_id] == "preparing":
                 self.turn(task_id, "running")
-            if self.status[task_id] == "running":
+            if self.status[task_id] == "cancelling":
+                self.turn(task_id, "finished")
+            else:
                 self.run(self.world.record(lease, stepped(lease, number)))
                 self.losses[task_id] = 0
 

@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 from sqlalchemy import Table, bindparam, func, select
 
 from zene.domain.approvals import Approval
@@ -27,6 +28,7 @@ from zene.domain.messages import Content, Message, ToolCall, ToolResult, Usage
 from zene.domain.projects import Project
 from zene.domain.quotas import Account, Period, Quota
 from zene.domain.sessions import ApprovalPolicy, Session
+from zene.domain.situation import Situation
 from zene.domain.tasks import Lease, OnBusy, Outcome, Task, WaitingOn
 from zene.domain.times import rfc3339
 from zene.domain.users import Role, User
@@ -37,6 +39,7 @@ from zene.store import (
     log,
     quotas,
     recording,
+    rows,
     schema,
     sessions,
     shortage,
@@ -197,9 +200,9 @@ class World:
         events = await self.log(session_id)
         return [event.type for event in events if not event.type.startswith("session.")]
 
-    async def situation(self, lease: Lease) -> Any:
-        """What the lease's task starts from."""
-        return await self.store.read(history.situation, lease)
+    async def situation(self, lease: Lease) -> Situation:
+        """What the lease's task would start from, were it claimed now."""
+        return await self.store.read(situation_of, lease)
 
     async def allow(
         self, user_id: str, tokens: int | None, period: Period = "total"
@@ -243,6 +246,11 @@ class World:
         raise AssertionError(f"{unit} was not refused")
 
 
+_CLAIMED = Statement(
+    select(schema.sessions.c.approval_policy, schema.sessions.c.history_from, *rows.TASK)
+    .join(schema.tasks, schema.tasks.c.session_id == schema.sessions.c.id)
+    .where(schema.tasks.c.id == bindparam("task"))
+)
 _OPEN = Statement(
     select(
         func.coalesce(
@@ -252,6 +260,13 @@ _OPEN = Statement(
         schema.model_calls.c.user_id == bindparam("user"), schema.model_calls.c.status == "open"
     )
 )
+
+
+def situation_of(lease: Lease) -> Unit[Situation]:
+    """What the lease's task would start from, were it claimed now."""
+    [[policy, history_from, *task]] = yield _CLAIMED(task=lease.task_id)
+    found = yield from history.situation(rows.task(task), policy, history_from)
+    return replace(found, approvals=(yield from history.asked(lease.task_id)))
 
 
 def _account(user_id: str, now: int) -> Unit[tuple[Account, int]]:

@@ -34,8 +34,10 @@ WHOLE = {
 
 
 def statements() -> Iterator[tuple[str, Statement]]:
-    """Every statement of every subject, by name."""
+    """Every statement of every subject, by name; not what PostgreSQL alone is asked."""
     for module in pkgutil.iter_modules(zene.store.__path__):
+        if module.name == "postgres":
+            continue
         loaded = importlib.import_module(f"zene.store.{module.name}")
         for name, value in vars(loaded).items():
             for each in value if isinstance(value, tuple) else (value,):
@@ -66,11 +68,11 @@ def test_a_statement_looks_at_no_row_in_vain(
     sql = compiled(statement)
     values = dict.fromkeys(re.findall(r":(\w+)", sql))
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
-    made = {step.split(maxsplit=1)[1] for step in plan if step.startswith(GATHERS)}
+    made = {step.split()[1] for step in plan if step.startswith(GATHERS)}
     scans = [
         step
         for step in plan
-        if step.startswith("SCAN") and step.split(maxsplit=1)[1] not in {*made, "CONSTANT ROW"}
+        if step.startswith("SCAN") and step.split()[1] not in {*made, "CONSTANT"}  # a row of them
     ]
     assert bool(scans) == (name in WHOLE), plan
 
