@@ -84,7 +84,7 @@ async def following(url: str, options: argparse.Namespace, rate: int) -> dict[st
         async with bus.subscribe(session) as follower:
             ready.release()
             while not follower.ended:
-                if live := await follower.next(1.0):
+                if live := await follower.next():
                     latencies.append(age_ms(live.body))
 
     async with started(url) as bus:

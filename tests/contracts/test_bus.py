@@ -147,6 +147,16 @@ async def test_what_was_published_before_is_not_followed(bus: Bus) -> None:
         assert await follower.next(0) is None
 
 
+async def test_waiting_for_an_event_ends_with_a_nudge(bus: Bus) -> None:
+    async with bus.subscribe("ses_1") as follower, asyncio.timeout(WAIT):
+        waiting = asyncio.create_task(follower.next())
+        while not waiting.done():
+            await asyncio.sleep(0)
+            follower.nudge()
+        assert await waiting is None
+        assert not follower.ended
+
+
 async def test_waiting_for_an_event_ends_with_its_time(bus: Bus) -> None:
     async with bus.subscribe("ses_1") as follower:
         assert await follower.next(0.01) is None

@@ -334,6 +334,19 @@ async def test_a_stream_ends_within_five_seconds_when_its_user_is_disabled(
             await until_closed(response)
 
 
+async def test_a_stream_that_is_never_silent_ends_too_when_its_user_is_disabled(
+    gateway: Gateway, ada: AsyncClient
+) -> None:
+    session, user = await ada.create_session(), await ada.me()
+    async with opened(gateway, session) as response, asyncio.timeout(5):
+        await gateway.store.write(users.set_disabled, user.id, gateway.clock())
+        gateway.clock.now += 2_000
+        ending = asyncio.create_task(until_closed(response))
+        while not ending.done():
+            await gateway.append(session.id, titles("a"))
+        await ending
+
+
 async def test_a_stream_ends_within_five_seconds_when_its_token_expires(
     gateway: Gateway, ada: AsyncClient
 ) -> None:

@@ -79,8 +79,12 @@ class Subscription(Protocol):
         """Whether `next` would answer at once."""
         ...
 
-    async def next(self, timeout_seconds: float) -> Live | None:
-        """The next event; None when the time is up or the subscription has ended."""
+    async def next(self, timeout_seconds: float | None = None) -> Live | None:
+        """The next event; None when the time is up, after a nudge, and where the subscription has ended."""
+        ...
+
+    def nudge(self) -> None:
+        """Let a `next` that waits return; one that comes later does not learn of it."""
         ...
 
 

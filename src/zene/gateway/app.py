@@ -28,6 +28,7 @@ from zene.gateway.routing import Answers, paths
 from zene.gateway.seals import Seal
 from zene.gateway.signin import SignIns
 from zene.gateway.table import ROUTES
+from zene.gateway.ticks import Ticks
 from zene.store.base import Store
 
 _DRAINED_SECONDS = 5.0
@@ -40,6 +41,7 @@ class Application:
 
     def __init__(self, parts: Parts) -> None:
         self.followers = parts.followers
+        self._ticks = parts.ticks
         router = Router(
             paths(ROUTES, parts),
             redirect_slashes=False,
@@ -67,13 +69,13 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _router: Router) -> AsyncGenerator[None, None]:
-        watching = asyncio.create_task(self.followers.watch())
+        looking = asyncio.gather(self.followers.watch(), self._ticks.run())
         try:
             yield
         finally:
-            watching.cancel()
+            looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await watching
+                await looking
 
 
 def create_app(
@@ -104,6 +106,7 @@ def create_app(
         passwords=passwords,
         seal=seal,
         followers=followers,
+        ticks=Ticks(),
         meters=meters,
         rate=rate,
         terms=terms,

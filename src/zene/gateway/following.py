@@ -15,7 +15,7 @@ from zene.store import log as event_log
 from zene.store import tasks
 from zene.store.base import Store
 
-LOOK_SECONDS = 1.0  # with a stream's own tick of a second, an unpublished event costs two
+LOOK_SECONDS = 1.0  # with the tick of a second, an unpublished event costs two
 
 log = telemetry.logger(__name__)
 

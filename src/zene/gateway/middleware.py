@@ -5,7 +5,7 @@ Raw ASGI, so that a stream costs no more than its events.
 
 import re
 import time
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ class Envelope:
         scope["zene.request_id"] = request_id.decode()
         began = time.monotonic()
 
-        async def with_headers(message: Message) -> None:
+        def with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 self._meters.answered(scope, message["status"], time.monotonic() - began)
                 message["headers"] = [
@@ -57,7 +57,7 @@ class Envelope:
                     (b"x-request-id", request_id),
                     *((name.encode(), value.encode()) for name, value in trace.items()),
                 ]
-            await send(message)
+            return send(message)
 
         with telemetry.traced(_trace(scope["headers"])):
             trace = telemetry.traceparent()

@@ -17,6 +17,7 @@ from zene.gateway.rates import Rate
 from zene.gateway.seals import Seal
 from zene.gateway.shapes import Model
 from zene.gateway.signin import SignIns
+from zene.gateway.ticks import Ticks
 from zene.store.base import Store
 from zene.telemetry.metrics import Registry
 
@@ -78,6 +79,7 @@ class Parts:
     passwords: Passwords
     seal: Seal
     followers: Followers
+    ticks: Ticks
     meters: Meters
     rate: Rate
     terms: Terms

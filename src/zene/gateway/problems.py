@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
@@ -31,10 +32,10 @@ class Problems:
         """Pass the request on, and answer with a problem document where that raises."""
         begun = False
 
-        async def watched(message: Message) -> None:
+        def watched(message: Message) -> Awaitable[None]:
             nonlocal begun
             begun = begun or message["type"] == "http.response.start"
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, watched)

@@ -8,8 +8,8 @@ no id, and begin for each open item with its text so far.
 import asyncio
 import random
 import time
-from collections.abc import Mapping
-from typing import Final, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -23,13 +23,15 @@ from zene.domain.times import rfc3339
 from zene.gateway import shapes, words
 from zene.gateway.calls import Call
 from zene.gateway.connections import Connection, connection
-from zene.gateway.following import Followed
+from zene.gateway.frames import frame
 from zene.gateway.routing import EVENT_STREAM, route
 from zene.gateway.snapshots import snapshot
 from zene.store import log as event_log
 from zene.store import sessions
 
-TICK_SECONDS: Final = 1.0
+if TYPE_CHECKING:
+    from zene.gateway.following import Followed
+
 _PAGE: Final = 500  # events that are read from the store at once, and their bytes, about
 _PAGE_BYTES: Final = 256 << 10
 _CHUNK_BYTES: Final = 64 << 10  # what is sent together at most, but for one event that is larger
@@ -38,9 +40,6 @@ _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),
 ]
-_OTHER_LINE_ENDS: Final = tuple(
-    (char.encode(), f"\\u{ord(char):04x}".encode()) for char in ("\x85", "\u2028", "\u2029")
-)
 
 log = telemetry.logger(__name__)
 
@@ -78,8 +77,11 @@ class EventStream:
         self._cursor = cursor or 0
         self._send: Send
         self._connection: Connection
-        self._sent_at = self._ticked_at = time.monotonic()
-        self._metered_at = float("-inf")
+        self._followed: Followed
+        self._subscription: Subscription | None = None
+        self._sent_at = time.monotonic()
+        self._is_due = False  # what `_tick` does
+        self._is_metered = False  # an event since the last look
         self._open_texts: dict[str | None, Draft] = {}
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
@@ -90,28 +92,40 @@ class EventStream:
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send until the client leaves, may not go on, or does not read."""
         self._send, self._connection = send, connection(scope)
-        with self._parts.followers.follow(self._session_id, self._user_id) as followed:
+        with self._parts.followers.follow(self._session_id, self._user_id) as self._followed:
+            self._parts.ticks.join(self)
             try:
                 await self._start()
-                await self._follow(followed)
+                await self._follow()
                 await self._flush()
                 await self._send({"type": "http.response.body", "body": b""})
             except TimeoutError:
                 await self._connection.cut_off()
             except ZeneError as err:  # the answer has begun: the client comes back with its cursor
                 log.warning("stream.broken_off", session=self._session_id, error=err.message)
+            finally:
+                self._parts.ticks.leave(self)
+
+    def look(self) -> None:
+        """As in Ticking."""
+        self._is_metered = False
+        if self._due() is not None or not self._parts.sign_ins.is_known(self._claims):
+            self._is_due = True
+            if self._subscription is not None:
+                self._subscription.nudge()
 
     async def _start(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         retry = random.randint(*_RETRY_MS)  # noqa: S311 - spreads load, hides nothing
         await self._write(b"retry: %d\n\n" % retry)
 
-    async def _follow(self, followed: Followed) -> None:
+    async def _follow(self) -> None:
         """Read and send; again from the store whenever the subscription could not keep up, or the bus was away."""
         while not self._over:
             async with self._parts.bus.subscribe(self._session_id, self._user_id) as subscription:
+                self._subscription = subscription
                 await self._send_what_was()
-                await self._pass_on(subscription, followed)
+                await self._pass_on(subscription)
 
     async def _send_what_was(self) -> None:
         """The log up to its head, and the text so far of what is open."""
@@ -122,25 +136,24 @@ class EventStream:
         await self._catch_up()
         await self._send_open_texts()
 
-    async def _pass_on(self, subscription: Subscription, followed: Followed) -> None:
+    async def _pass_on(self, subscription: Subscription) -> None:
         """Send live events until the stream is over or the subscription ends. What arrived together is sent
         with one system call, and no more than a chunk is held.
         """
         while not self._over:
-            event = await subscription.next(TICK_SECONDS)
-            now = time.monotonic()
+            event = await subscription.next()
             if event is not None:
                 await self._deliver(event)
                 await self._flush(_CHUNK_BYTES if subscription.has_more else 1)
-                if event.durable and now - self._metered_at >= TICK_SECONDS:
-                    self._metered_at = now
+                if event.durable and not self._is_metered:
+                    self._is_metered = True
                     self._parts.meters.delivered(event, self._parts.outside.clock())
             elif subscription.ended:
                 self._over = not subscription.lagged
                 return
-            if now - self._ticked_at >= TICK_SECONDS:
-                self._ticked_at = now
-                await self._tick(followed)
+            if self._is_due:
+                self._is_due = False
+                await self._tick()
 
     async def _deliver(self, event: Live) -> None:
         if event.durable:
@@ -163,9 +176,9 @@ class EventStream:
 
     def _gather(self, event: Live) -> None:
         """To be sent with the next `_flush`."""
-        frame = _frame(event)
-        self._gathered.append(frame)
-        self._gathered_bytes += len(frame)
+        framed = frame(event)
+        self._gathered.append(framed)
+        self._gathered_bytes += len(framed)
 
     async def _flush(self, least_bytes: int = 1) -> None:
         """Send what was gathered, where it is so much."""
@@ -173,34 +186,47 @@ class EventStream:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             await self._write(b"".join(gathered))
 
-    async def _tick(self, followed: Followed) -> None:
-        """What is due each second: may it go on, is there something unpublished, is the line alive."""
-        parts = self._parts
-        if (
-            self._connection.is_closing
-            or parts.followers.draining
-            or not await parts.sign_ins.still_good(self._claims)
-        ):
+    async def _tick(self) -> None:
+        """See whether it may go on, and do what is due."""
+        if not await self._parts.sign_ins.still_good(self._claims):
             self._over = True
-        elif followed.head is None:
-            await self._catch_up()  # the last event says that the session was deleted
-            self._over = True
-        elif followed.head > self._cursor:
-            await self._catch_up()
-        elif followed.head >= self._queue_seq and followed.queue != self._queue:
-            await self._send_queue(followed.queue)
-        elif time.monotonic() - self._sent_at >= parts.terms.keep_alive_seconds:
-            await self._write(b":\n\n")
+        elif due := self._due():
+            await due()
 
-    async def _send_queue(self, queue: Mapping[str, int]) -> None:
+    def _due(self) -> Callable[[], Awaitable[None]] | None:
+        """What is to be done, if anything: an end, an event that was not published, a sign that the line is alive."""
+        followed = self._followed
+        if self._connection.is_closing or self._parts.followers.draining:
+            return self._end
+        if followed.head is None or followed.head > self._cursor:
+            return self._send_what_was_found
+        if followed.head >= self._queue_seq and followed.queue != self._queue:
+            return self._send_queue
+        if time.monotonic() - self._sent_at >= self._parts.terms.keep_alive_seconds:
+            return self._keep_alive
+        return None
+
+    async def _end(self) -> None:
+        self._over = True
+
+    async def _send_what_was_found(self) -> None:
+        """The log up to its head; that of a session that is gone ends with the event that says so."""
+        is_gone = self._followed.head is None
+        await self._catch_up()
+        self._over = self._over or is_gone
+
+    async def _send_queue(self) -> None:
         """The places that are not what was told last."""
-        told, self._queue = self._queue, queue
-        for task_id, position in queue.items():
+        told, self._queue = self._queue, self._followed.queue
+        for task_id, position in self._queue.items():
             if told.get(task_id) != position:
                 draft = Draft(body=QueueChanged(position=position), task_id=task_id)
                 self._gather(live(self._envelope(draft)))
                 await self._flush(_CHUNK_BYTES)
         await self._flush()
+
+    async def _keep_alive(self) -> None:
+        await self._write(b":\n\n")
 
     def _note(self, kind: str, seq: int) -> None:
         if kind.startswith("task."):
@@ -230,12 +256,12 @@ class EventStream:
         self._snapshot_first = False
         self._cursor = state.session.last_seq
         body = Snapshot(seq=self._cursor, state=msgspec.Raw(msgspec.json.encode(state)))
-        await self._write(_frame(live(self._envelope(Draft(body=body)))))
+        await self._write(frame(live(self._envelope(Draft(body=body)))))
 
     async def _send_open_texts(self) -> None:
         """The text so far of each open item, so that a message goes on in the middle."""
         for draft in self._open_texts.values():
-            await self._write(_frame(live(self._envelope(draft))))
+            await self._write(frame(live(self._envelope(draft))))
         self._open_texts.clear()
 
     def _envelope(self, draft: Draft) -> Event:
@@ -251,24 +277,6 @@ class EventStream:
         else:
             await self._send(message)
         self._sent_at = time.monotonic()
-
-
-def _frame(event: Live) -> bytes:
-    """An event as it goes over the line, its JSON on one line, so that nothing in it can end the frame."""
-    kind, body = event.type.encode(), _one_line(event.body)
-    if event.durable:
-        return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, kind, body)
-    return b"event: %s\ndata: %s\n\n" % (kind, body)
-
-
-def _one_line(body: bytes) -> bytes:
-    """JSON escapes CR and LF; what else some readers take for the end of a line is escaped here."""
-    if body.isascii():
-        return body
-    for raw, escaped in _OTHER_LINE_ENDS:
-        if raw in body:
-            body = body.replace(raw, escaped)
-    return body
 
 
 def _last_event_id(call: Call) -> int | None:

@@ -1,0 +1,34 @@
+"""The clock of all streams: it comes to everybody who is there, and to nobody who has left."""
+
+import asyncio
+
+from zene.gateway.ticks import TICK_SECONDS, Ticks
+
+
+class Looked:
+    """Counts how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.twice = asyncio.Event()
+
+    def look(self) -> None:
+        self.looks += 1
+        if self.looks == 2:
+            self.twice.set()
+
+
+async def test_everybody_is_looked_at_every_second_and_nobody_who_has_left() -> None:
+    ticks, many, left = Ticks(), [Looked() for _ in range(50)], Looked()
+    for each in (*many, left):
+        ticks.join(each)
+    ticks.leave(left)
+    running = asyncio.create_task(ticks.run())
+    try:
+        async with asyncio.timeout(10 * TICK_SECONDS):
+            for each in many:
+                await each.twice.wait()
+    finally:
+        running.cancel()
+    assert {each.looks for each in many} <= {2, 3}
+    assert left.looks == 0
