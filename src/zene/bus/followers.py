@@ -49,20 +49,17 @@ class Follower:
     async def next(self, timeout_seconds: float | None = None) -> Live | None:
         """The next event, or None when the time is up, after a nudge, and where the subscription has ended."""
         if not self._events and not self.ended:
-            await self._wait(timeout_seconds)
+            timer = None
+            self._waiter = waiter = self._loop.create_future()
+            if timeout_seconds is not None:
+                timer = self._loop.call_later(timeout_seconds, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
         return self._events.pop(0) if self._events else None
-
-    async def _wait(self, timeout_seconds: float | None) -> None:
-        self._waiter = waiter = self._loop.create_future()
-        timer = timeout_seconds is not None and self._loop.call_later(
-            timeout_seconds, _wake, waiter
-        )
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer:
-                timer.cancel()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -8,7 +8,7 @@ call what.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
@@ -53,9 +53,9 @@ class Application:
             Problems(Answers(guarded), parts.meters), new_id=parts.ids.new, meters=parts.meters
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request, or keep the look at the followed sessions alive."""
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def drain(self) -> None:
         """Be not ready from now on, and let every stream end with its cursor within a second or two."""

@@ -44,6 +44,7 @@ async def serving(
 def _config(app: Application, trusted_proxies: Sequence[str]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        interface="asgi3",
         http=_Protocol,
         ws="none",
         loop="none",

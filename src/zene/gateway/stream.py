@@ -117,7 +117,8 @@ class EventStream:
     async def _start(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         retry = random.randint(*_RETRY_MS)  # noqa: S311 - spreads load, hides nothing
-        await self._write(b"retry: %d\n\n" % retry)
+        self._gather(b"retry: %d\n\n" % retry)
+        await self._flush()
 
     async def _follow(self) -> None:
         """Read and send; again from the store whenever the subscription could not keep up, or the bus was away."""
@@ -160,7 +161,7 @@ class EventStream:
             if event.seq == self._cursor + 1:
                 self._cursor = event.seq
                 self._note(event.type, event.seq)
-                self._gather(event)
+                self._gather(frame(event))
                 self._over = event.type == "session.deleted"
             elif event.seq > self._cursor:
                 await self._catch_up()
@@ -168,23 +169,33 @@ class EventStream:
             self._over = not await self._parts.sign_ins.still_good(self._claims, look=True)
         elif event.seq == 0:
             if draft := words.shown(event, self._session_id):
-                self._gather(live(self._envelope(draft)))
+                self._gather(frame(live(self._envelope(draft))))
         else:
             if event.seq > self._cursor:
                 await self._catch_up()
-            self._gather(event)
+            self._gather(frame(event))
 
-    def _gather(self, event: Live) -> None:
+    def _gather(self, framed: bytes) -> None:
         """To be sent with the next `_flush`."""
-        framed = frame(event)
         self._gathered.append(framed)
         self._gathered_bytes += len(framed)
 
     async def _flush(self, least_bytes: int = 1) -> None:
-        """Send what was gathered, where it is so much."""
-        if self._gathered_bytes >= least_bytes:
-            gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
-            await self._write(b"".join(gathered))
+        """Send what was gathered, where it is so much. A timer, which would cost a fifth of what an event takes,
+        is set only where sending waits.
+        """
+        if self._gathered_bytes < least_bytes:
+            return
+        chunk = b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_bytes = 0
+        message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
+        if self._connection.is_full:
+            async with asyncio.timeout(self._parts.terms.send_seconds):
+                await self._send(message)
+        else:
+            await self._send(message)
+        self._sent_at = time.monotonic()
 
     async def _tick(self) -> None:
         """See whether it may go on, and do what is due."""
@@ -221,12 +232,13 @@ class EventStream:
         for task_id, position in self._queue.items():
             if told.get(task_id) != position:
                 draft = Draft(body=QueueChanged(position=position), task_id=task_id)
-                self._gather(live(self._envelope(draft)))
+                self._gather(frame(live(self._envelope(draft))))
                 await self._flush(_CHUNK_BYTES)
         await self._flush()
 
     async def _keep_alive(self) -> None:
-        await self._write(b":\n\n")
+        self._gather(b":\n\n")
+        await self._flush()
 
     def _note(self, kind: str, seq: int) -> None:
         if kind.startswith("task."):
@@ -242,7 +254,7 @@ class EventStream:
             if not events:
                 return
             for event in events:
-                self._gather(live(event))
+                self._gather(frame(live(event)))
                 await self._flush(_CHUNK_BYTES)
                 self._note(event.type, event.seq)
                 if event.type == "item.completed" and event.item_id:
@@ -256,27 +268,19 @@ class EventStream:
         self._snapshot_first = False
         self._cursor = state.session.last_seq
         body = Snapshot(seq=self._cursor, state=msgspec.Raw(msgspec.json.encode(state)))
-        await self._write(frame(live(self._envelope(Draft(body=body)))))
+        self._gather(frame(live(self._envelope(Draft(body=body)))))
+        await self._flush()
 
     async def _send_open_texts(self) -> None:
         """The text so far of each open item, so that a message goes on in the middle."""
         for draft in self._open_texts.values():
-            await self._write(frame(live(self._envelope(draft))))
+            self._gather(frame(live(self._envelope(draft))))
+            await self._flush()
         self._open_texts.clear()
 
     def _envelope(self, draft: Draft) -> Event:
         ts = rfc3339(self._parts.outside.clock())
         return envelope(draft, session_id=self._session_id, seq=self._cursor, ts=ts)
-
-    async def _write(self, chunk: bytes) -> None:
-        """Send it. A timer, which would cost a fifth of what an event takes, is set where sending waits only."""
-        message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        if self._connection.is_full:
-            async with asyncio.timeout(self._parts.terms.send_seconds):
-                await self._send(message)
-        else:
-            await self._send(message)
-        self._sent_at = time.monotonic()
 
 
 def _last_event_id(call: Call) -> int | None:
