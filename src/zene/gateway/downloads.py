@@ -1,7 +1,8 @@
 """A file on its way to somebody: piece by piece, cut off where it breaks or is not read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -14,17 +15,21 @@ log = telemetry.logger(__name__)
 
 
 class Download:
-    """An answer whose reader has `seconds` for each piece. What is cut off never looks whole."""
+    """An answer whose reader has `seconds` for each piece. What is cut off never looks whole, and by then has
+    given back what its `content` holds.
+    """
 
     def __init__(
         self,
-        content: AsyncIterator[bytes],
+        first: bytes,
+        content: AsyncGenerator[bytes, None],
         *,
         headers: Mapping[str, str],
         media: str,
         seconds: float,
     ) -> None:
-        self._answer = StreamingResponse(content, headers=headers, media_type=media)
+        self._content = content
+        self._answer = StreamingResponse(_joined(first, content), headers=headers, media_type=media)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +46,8 @@ class Download:
                 raise
 
         try:
-            await self._answer(scope, receive, in_time)
+            async with aclosing(self._content):
+                await self._answer(scope, receive, in_time)
         except ZeneError as err:  # the answer has begun
             log.warning("download.broken_off", error=err.message)
             await connection(scope).cut_off()
@@ -49,3 +55,9 @@ class Download:
             if not too_slow:
                 raise
             await connection(scope).cut_off()
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk

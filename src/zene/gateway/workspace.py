@@ -1,6 +1,5 @@
 """A session's files, its difference from where it began, and what its calls printed."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Final
 from urllib.parse import quote
 
@@ -59,7 +58,8 @@ async def read(call: Call, query: FileQuery) -> ASGIApp:
         content, b""
     )  # what is wrong with the file shows here, before the answer begins
     return Download(
-        _with_first(first, content),
+        first,
+        content,
         headers={"content-disposition": _attachment(query.path)},
         media=BYTES,
         seconds=call.parts.terms.send_seconds,
@@ -99,15 +99,6 @@ async def _session(call: Call) -> Session:
     return await call.parts.store.read(
         sessions.get_session, call.user.id, call.id("session_id", "ses")
     )
-
-
-async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for chunk in rest:
-            yield chunk
-    finally:
-        await rest.aclose()
 
 
 def _attachment(path: str) -> str:
