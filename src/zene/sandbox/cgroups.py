@@ -2,7 +2,8 @@
 
 Every sandbox is a group below `zene/<installation>` that is given its label as an extended attribute, so
 whoever takes a session over finds what a dead predecessor left, and a sandbox that was started for nobody
-need not change its group: moving a process waits some 10 ms for all processors. Both layouts are known:
+need not change its group: moving a process waits some 10 ms for all processors. Which process made it is in
+its name, which it has from its first moment on. Both layouts are known:
 version 2 (one tree), and version 1 or hybrid (a tree a controller), where each operation is done in all three.
 """
 
@@ -18,7 +19,7 @@ _CONTROLLERS = ("cpu", "memory", "pids")
 _PERIOD_US = 100_000
 _SHARES, _WEIGHT = "512", "50"  # all sandboxes together weigh half of what one server weighs
 _MAKE_TRIES = 5
-_LABEL, _OWNER = "trusted.zene.label", "trusted.zene.owner"
+_LABEL = "trusted.zene.label"
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,10 @@ class Group:
         """Whether the process that made it is known to have ended. What is in it then was killed half started:
         bubblewrap dies with its parent only a moment later.
         """
-        owner = _attribute(str(self.folders[0]), _OWNER)
-        if owner is None:
-            return False
-        namespace, _, process = owner.decode().partition(" ")
-        if namespace != _pid_namespace():  # of another container: its numbers mean nothing here
-            return False
-        return process != _process(process.partition(" ")[0])
+        _, *owner = self.folders[0].name.split(".")
+        if len(owner) != 3 or owner[0] != _pid_namespace():
+            return False  # of another container, whose numbers mean nothing here
+        return owner[1:] != _process(owner[1])
 
     def processes(self) -> set[int]:
         """Who is in the group now."""
@@ -118,11 +116,9 @@ class Cgroups:
 
     def create(self, limits: Limits) -> Group:
         """Make a new group with its caps. Raises OSError."""
-        group = self._group(secrets.token_hex(8))
+        group = self._group(".".join((secrets.token_hex(8), _pid_namespace(), *_process("self"))))
         for folder in group.folders:
             self._make(folder)
-        owner = f"{_pid_namespace()} {_process('self')}"
-        os.setxattr(group.folders[0], _OWNER, owner.encode())
         group.cap(limits)
         return group
 
@@ -177,17 +173,17 @@ def _attribute(folder: str, name: str) -> bytes | None:
         return None
 
 
-def _process(pid: str) -> str:
-    """A process by its number and when it started, which no later one has both; "" where there is none."""
+def _process(pid: str) -> list[str]:
+    """A process by its number and when it started, which no later one has both; empty where there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
-    return f"{text.split()[0]} {text.rpartition(')')[2].split()[19]}"
+        return []
+    return [text.split()[0], text.rpartition(")")[2].split()[19]]
 
 
 def _pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").readlink())
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def find_cgroups(installation: str) -> Cgroups | str:

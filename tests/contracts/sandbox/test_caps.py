@@ -27,7 +27,7 @@ async def test_memory_is_capped_and_the_exit_says_so(sandbox: Sandbox, limits: L
 
 async def test_memory_of_many_small_processes_is_capped(sandbox: Sandbox) -> None:
     hold = "x = bytearray(16 << 20); import time; time.sleep(1000)"
-    script = f"for i in $(seq 40); do python3 -I -S -c '{hold}' & done; wait"
+    script = f"for i in $(seq 40); do python3 -I -S -c '{hold}' & sleep 0.05; done; wait"
     ran = await shell(sandbox, script, timeout_seconds=3)
     assert ran.exit.out_of_memory
     assert (await shell(sandbox, "echo alive")).text == "alive\n"
