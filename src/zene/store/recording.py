@@ -173,11 +173,11 @@ def record(  # noqa: PLR0913 - a batch, field by field
     worked_ms: int = 0,
 ) -> Unit[Recorded]:
     """Commit a batch as the lease's owner, once: with the same `batch_id` again, for whoever was not told
-    whether it was committed, it does nothing and answers the same. With the one that `begins`, the task is
-    running. `output_cap` is what the model call may
-    have at most; where its tokens are refused, StepStarted and nothing else of the batch is left out, and
-    where they are refused for good the task ends. A
-    success that has not heard what its user said is none, and left out, too. Raises LeaseLost.
+    whether it was committed, it does nothing and answers the same. With the one that `begins`, or with its
+    first model call, the task is running. `output_cap` is what the model call may have at most; where its
+    tokens are refused, StepStarted and nothing else of the batch is left out, and where they are refused for
+    good the task ends. A success that has not heard what its user said is none, and left out, too. Raises
+    LeaseLost.
     """
     ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
     settles = any(isinstance(draft.body, StepFinished) for draft in drafts)
