@@ -132,7 +132,12 @@ BUILDS = {
     ),
     "a worker outvotes a cancel": Build(
         "G2",
-        says("zene.store.ending:_FINISH", "WHEN (tasks.status = 'cancelling')", "WHEN 0"),
+        together(
+            says("zene.store.ending:_FINISH", "WHEN (tasks.status = 'cancelling')", "WHEN 0"),
+            says(
+                "zene.store.ending:_FINISH_AS_IT_IS", "WHEN (tasks.status = 'cancelling')", "WHEN 0"
+            ),
+        ),
         STORE / "test_endings.py",
         "test_a_cancelled_task_ends_as_cancelled_whatever_its_worker_says",
     ),
@@ -147,6 +152,7 @@ BUILDS = {
         together(
             forgets("zene.store.log:_FENCE", "epoch"),
             forgets("zene.store.recording:_FENCE", "epoch"),
+            forgets("zene.store.recording:_FENCE_WITH_USER", "epoch"),
         ),
         STORE / "test_log.py",
         "test_an_old_epoch_is_refused_and_leaves_nothing",
@@ -187,6 +193,7 @@ BUILDS = {
             says("zene.store.spending:_RESERVE", "(tasks.max_tokens_total IS NULL OR", "(1 OR"),
             says("zene.store.spending:_LEFT", "tasks.max_tokens_total - ", "NULL - "),
             says("zene.store.recording:_FENCE", "tasks.max_tokens_total - ", "NULL - "),
+            says("zene.store.recording:_FENCE_WITH_USER", "tasks.max_tokens_total - ", "NULL - "),
         ),
         STORE / "test_recording.py",
         "test_used_and_reserved_never_exceed_the_limit",
@@ -236,9 +243,9 @@ BUILDS = {
     "a cap is looked at and not held": Build(
         "G11",
         says(
-            "zene.store.claims:_TAKE_TURN",
-            "users.active < coalesce(users.max_active_tasks, :cap)",
-            "1",
+            "zene.store.queue:FREE_USERS_IN_TURN",
+            "coalesce(users.max_active_tasks, :cap) - users.active",
+            "9",
         ),
         STORE / "test_claims.py",
         "test_a_users_cap_holds_however_many_claim_at_once",
@@ -251,7 +258,10 @@ BUILDS = {
     ),
     "a day begins whenever a clock says so": Build(
         "G10",
-        says("zene.store.quotas:_HOLD", "< CASE", "<> CASE"),
+        together(
+            says("zene.store.quotas:_RESERVE", "< CASE", "<> CASE"),
+            says("zene.store.quotas:_SETTLE", "< CASE", "<> CASE"),
+        ),
         STORE / "test_quota.py",
         "test_a_clock_that_is_behind_begins_no_window_again",
     ),
@@ -371,6 +381,7 @@ FOR_CHAOS: dict[str, Break] = {
     "whoever stood still goes on": together(
         forgets("zene.store.log:_FENCE", "epoch"),
         forgets("zene.store.recording:_FENCE", "epoch"),
+        forgets("zene.store.recording:_FENCE_WITH_USER", "epoch"),
         becomes("zene.store.claims:extend", _all_extended),
         becomes("zene.worker.tenure:Tenure.check", lambda _: lambda _tenure: None),
         becomes("zene.worker.tenure:Tenure.ended", lambda _: _never),

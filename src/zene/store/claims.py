@@ -4,11 +4,12 @@ A lease is the epoch of the session's row and a time on the task's. What nobody 
 from here, not from the bus.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 from msgspec import Struct
-from sqlalchemy import bindparam, case, exists, func, select, update
+from sqlalchemy import bindparam, case, func, select, update
 
 from zene.domain.events import Draft, ErrorBody, Event, TaskResumed, TaskStarted, envelope
 from zene.domain.sessions import Session
@@ -16,33 +17,41 @@ from zene.domain.tasks import FROM, POISON_ATTEMPTS, Lease, Task
 from zene.domain.times import rfc3339
 from zene.store import ending, rows, spending
 from zene.store.base import Row, Statement, Unit
-from zene.store.columns import one_of
+from zene.store.columns import ANY_OF_THEM, chunks, one_of
 from zene.store.log import Writer, fenced, held, insert_events
 from zene.store.queue import (
-    CAP,
     ELSEWHERE,
     FREE_USERS_IN_TURN,
     HEADS,
+    HOLD_WITH_ROOM,
     IS_AT_HOME,
     IS_FIRST,
     USERS_IN_TURN,
 )
 from zene.store.schema import sessions, tasks, users
 
-_next_turn = select(func.max(users.c.turn) + 1).scalar_subquery()
 _TAKE_TURN = Statement(
     update(users)
-    .where(users.c.id == bindparam("user"), users.c.active < CAP, users.c.disabled_at.is_(None))
-    .values(active=users.c.active + 1, turn=_next_turn)
-    .returning(users.c.id)
+    .where(users.c.id.in_(ANY_OF_THEM))
+    .values(
+        active=users.c.active + bindparam("more"),
+        turn=select(func.max(users.c.turn) + 1).scalar_subquery(),
+    )
 )
-_NEW_EPOCH = Statement(
+_at_head = (
+    select(tasks.c.status)
+    .where(tasks.c.session_id == sessions.c.id, tasks.c.status != "finished")
+    .order_by(tasks.c.place)
+    .limit(1)
+    .scalar_subquery()
+)
+_NEW_EPOCHS = Statement(
     update(sessions)
     .where(
-        sessions.c.id == bindparam("session"),
+        sessions.c.id.in_(ANY_OF_THEM),
         sessions.c.deleted_at.is_(None),
         IS_AT_HOME,
-        exists().where(tasks.c.id == bindparam("task"), tasks.c.status == "queued"),
+        _at_head == "queued",
     )
     .values(
         lease_epoch=sessions.c.lease_epoch + 1,
@@ -59,11 +68,13 @@ _STARTED_NOT = Statement(
 )
 _PREPARE = Statement(
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["preparing"]), IS_FIRST)
+    .where(tasks.c.id.in_(ANY_OF_THEM), one_of(tasks.c.status, *FROM["preparing"]), IS_FIRST)
     .values(
         status="preparing",
         lease_worker=bindparam("worker"),
-        lease_epoch=bindparam("epoch"),
+        lease_epoch=select(sessions.c.lease_epoch)
+        .where(sessions.c.id == tasks.c.session_id)
+        .scalar_subquery(),
         lease_expires_at=bindparam("until"),
         started_at=func.coalesce(tasks.c.started_at, bindparam("now")),
     )
@@ -151,18 +162,19 @@ def claim(
     Users that somebody else holds are passed over, unless there are no others; those are waited for in the
     order of their ids, so that nobody waits in a circle.
     """
-    terms = _Terms(worker, home, now, now + round(lease_seconds * 1000), user_cap)
-    in_turn = yield FREE_USERS_IN_TURN(cap=user_cap, limit=limit)
-    if not in_turn:
-        in_turn = yield USERS_IN_TURN(cap=user_cap, limit=limit)
-    ready = [row[0] for row in in_turn]
-    claims: list[Claim] = []
-    may_be_more = False
-    for user_id in sorted(ready):
-        served = yield from _serve(user_id, limit // len(ready), terms)
-        claims += served
-        may_be_more = may_be_more or bool(served) or not (yield ELSEWHERE(user=user_id))
+    terms = _Terms(worker, home, now, now + round(lease_seconds * 1000))
+    room = yield from _hold_in_turn(user_cap, limit)
+    if not room:
+        return HandedOut(claims=(), may_be_more=False)
+    claims = yield from _lease((yield from _heads(room, limit // len(room), home)), terms)
     yield from insert_events([claim.event for claim in claims], now)
+    served = Counter(claim.task.user_id for claim in claims)
+    for count in {served[user_id] for user_id in room}:
+        for some in chunks([user_id for user_id in room if served[user_id] == count]):
+            yield _TAKE_TURN(more=count, **some)
+    may_be_more = bool(claims)
+    for user_id in room:
+        may_be_more = may_be_more or not (yield ELSEWHERE(user=user_id))
     return HandedOut(claims=claims, may_be_more=may_be_more)
 
 
@@ -216,59 +228,64 @@ class _Terms(Struct, frozen=True):
     home: str
     now: int
     until: int
-    user_cap: int
 
 
-def _serve(user_id: str, share: int, terms: _Terms) -> Unit[list[Claim]]:
-    """Hand out the user's first tasks; which they are is looked at once the user's row is held."""
-    if not (yield _TAKE_TURN(user=user_id, cap=terms.user_cap)):
-        return []
-    heads = yield HEADS(user=user_id, limit=share, at_home=terms.home)
-    turns = 1
-    while turns < len(heads) and (yield _TAKE_TURN(user=user_id, cap=terms.user_cap)):
-        turns += 1
-    claims: list[Claim] = []
-    for task_id, session_id in sorted(heads[:turns], key=itemgetter(1)):
-        claims += yield from _take(task_id, session_id, terms)
-    for _ in range(turns - len(claims)):
-        yield ending.RELEASE_USER(user=user_id)
-    return claims
-
-
-def _take(task_id: str, session_id: str, terms: _Terms) -> Unit[list[Claim]]:
-    """Lease the task; nothing where it is not the session's next any more."""
-    now = terms.now
-    found = yield _NEW_EPOCH(session=session_id, task=task_id, at_home=terms.home, now=now)
+def _hold_in_turn(user_cap: int, limit: int) -> Unit[dict[str, int]]:
+    """Hold the users whose turn it is; how many tasks more each may have."""
+    found = yield FREE_USERS_IN_TURN(cap=user_cap, limit=limit)
     if not found:
-        return []
-    *row, history_from, epoch = found[0]
-    prepared = yield _PREPARE(
-        task=task_id, worker=terms.worker, epoch=epoch, until=terms.until, now=now
-    )
-    if not prepared:
+        for user_id in sorted([row[0] for row in (yield USERS_IN_TURN(cap=user_cap, limit=limit))]):
+            found = [*found, *(yield HOLD_WITH_ROOM(user=user_id, cap=user_cap))]
+    return {row[0]: row[1] for row in found}
+
+
+def _heads(room: Mapping[str, int], share: int, home: str) -> Unit[dict[str, str]]:
+    """The first tasks of users that are held, and which session each is of."""
+    found: dict[str, str] = {}
+    for some in chunks([*room]):
+        for user_id, heads in (yield HEADS(**some, limit=share, at_home=home)):
+            pairs = [] if heads is None else heads.split(",")
+            for pair in pairs[: room[user_id]]:
+                task_id, session_id = pair.split(" ")
+                found[task_id] = session_id
+    return found
+
+
+def _lease(heads: Mapping[str, str], terms: _Terms) -> Unit[list[Claim]]:
+    """Lease the tasks, without those that are not their session's next any more."""
+    opened: dict[str, tuple[Session, int, int]] = {}
+    for some in chunks([*heads.values()]):
+        for row in (yield _NEW_EPOCHS(**some, at_home=terms.home, now=terms.now)):
+            *known, history_from, epoch = row
+            session = rows.session(known)
+            opened[session.id] = session, history_from, epoch
+    claims = {}
+    for some in chunks([task_id for task_id, session_id in heads.items() if session_id in opened]):
+        for row in (yield _PREPARE(**some, worker=terms.worker, until=terms.until, now=terms.now)):
+            task = rows.task(row)
+            claims[task.id] = _claim(task, *opened.pop(task.session_id), terms)
+    for session_id in opened:
         yield _STARTED_NOT(session=session_id)
-        return []
-    session, task = rows.session(row), rows.task(prepared[0])
+    return [claims[task_id] for task_id in heads if task_id in claims]
+
+
+def _claim(task: Task, session: Session, history_from: int, epoch: int, terms: _Terms) -> Claim:
     body = TaskStarted(attempt=task.attempt, worker=terms.worker, trace_id=task.trace_id)
-    started = Draft(body=body, task_id=task_id)
-    lease = Lease(
-        worker=terms.worker,
-        session_id=session_id,
-        task_id=task_id,
-        user_id=task.user_id,
-        epoch=epoch,
+    started = Draft(body=body, task_id=task.id)
+    return Claim(
+        lease=Lease(
+            worker=terms.worker,
+            session_id=session.id,
+            task_id=task.id,
+            user_id=task.user_id,
+            epoch=epoch,
+        ),
+        task=task,
+        session=session,
+        history_from=history_from,
+        is_first=task.started_at == terms.now,
+        event=envelope(started, session_id=session.id, seq=session.last_seq, ts=rfc3339(terms.now)),
     )
-    event = envelope(started, session_id=session_id, seq=session.last_seq, ts=rfc3339(now))
-    return [
-        Claim(
-            lease=lease,
-            task=task,
-            session=session,
-            history_from=history_from,
-            is_first=task.started_at == now,
-            event=event,
-        )
-    ]
 
 
 def _take_back(found: Sequence[Row], now: int) -> Unit[list[tuple[str, list[Event]]]]:

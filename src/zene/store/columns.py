@@ -2,10 +2,12 @@
 is converted on the way in or out, so that statements can run on the drivers directly.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     ColumnElement,
     Float,
@@ -14,11 +16,14 @@ from sqlalchemy import (
     MetaData,
     Text,
     TextClause,
+    bindparam,
     or_,
     text,
 )
 
 _WHERE = "where"
+_AT_ONCE = 64  # rows asked for by one statement
+ANY_OF_THEM: list[BindParameter[str]] = [bindparam(f"id{n}") for n in range(_AT_ONCE)]
 
 metadata = MetaData(
     naming_convention={
@@ -80,3 +85,11 @@ def for_dialect(index: Index, dialect: str) -> Index:
 def one_of(column: ColumnElement[str], *values: str) -> ColumnElement[bool]:
     """Whether the column has one of these values: an IN that is compiled once and for all."""
     return or_(*(column == value for value in values))
+
+
+def chunks(ids: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    """The parameters of statements about `ANY_OF_THEM`, as many as it takes for all ids."""
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        padded = [*some, *[None] * (_AT_ONCE - len(some))]
+        yield {f"id{n}": each for n, each in enumerate(padded)}

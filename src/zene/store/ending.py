@@ -7,7 +7,7 @@ user's row before it where the task was leased.
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import bindparam, case, exists, func, select, update
+from sqlalchemy import bindparam, case, exists, func, or_, select, update
 
 from zene.domain.closing import OpenItem, close_open
 from zene.domain.events import (
@@ -40,9 +40,6 @@ RELEASE_USER = Statement(
     .where(users.c.id == bindparam("user"), users.c.active > 0)
     .values(active=users.c.active - 1)
 )
-RETAKE_USER = Statement(
-    update(users).where(users.c.id == bindparam("user")).values(active=users.c.active + 1)
-)
 END_EPOCH = Statement(
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
@@ -71,19 +68,16 @@ _OPEN_ITEMS = Statement(
     .order_by(items.c.place)
 )
 _other = tasks.alias("other")
-# Most tasks end with nothing of this, and so with one look. The first: what comes after it in its session.
-_IS_LEFT = Statement(
-    select(
-        exists().where(
-            _other.c.session_id == bindparam("session"),
-            _other.c.status != "finished",
-            _other.c.id != bindparam("task"),
-        ),
-        exists().where(model_calls.c.task_id == bindparam("task"), model_calls.c.status == "open"),
-        exists().where(items.c.task_id == bindparam("task"), items.c.status == "open"),
-        exists().where(approvals.c.task_id == bindparam("task"), approvals.c.status == "pending"),
-        exists().where(*steers.UNHEARD),
-    )
+_has_next = exists().where(
+    _other.c.session_id == bindparam("session"),
+    _other.c.status != "finished",
+    _other.c.id != bindparam("task"),
+)
+_is_left = or_(
+    exists().where(model_calls.c.task_id == bindparam("task"), model_calls.c.status == "open"),
+    exists().where(items.c.task_id == bindparam("task"), items.c.status == "open"),
+    exists().where(approvals.c.task_id == bindparam("task"), approvals.c.status == "pending"),
+    exists().where(*steers.UNHEARD),
 )
 _WITHDRAW = Statement(
     update(approvals)
@@ -91,7 +85,7 @@ _WITHDRAW = Statement(
     .values(status="withdrawn", decided_at=bindparam("now"))
     .returning(approvals.c.id, approvals.c.item_id)
 )
-_FINISH = Statement(
+_finish = (
     update(tasks)
     .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["finished"]))
     .values(
@@ -107,8 +101,10 @@ _FINISH = Statement(
         lease_expires_at=None,
         finished_at=bindparam("now"),
     )
-    .returning(*rows.TASK_USAGE, tasks.c.cost, tasks.c.outcome)
+    .returning(*rows.TASK_USAGE, tasks.c.cost, tasks.c.outcome, _has_next)
 )
+_FINISH = Statement(_finish)
+_FINISH_AS_IT_IS = Statement(_finish.where(~_is_left))
 
 
 def finish(
@@ -123,28 +119,36 @@ def finish(
     """End a task: close what is open, charge what is unknown, withdraw what was asked; False when it had
     ended. A task that was being cancelled ends as cancelled, whatever was to be said.
     """
+    why = None if error is None else msgspec.json.encode(_kept(error)).decode()
+    end = {
+        "task": task_id,
+        "session": writer.session_id,
+        "how": outcome,
+        "why": why,
+        "more_ms": worked_ms,
+        "now": now,
+    }
     withdrawn: Sequence[Row] = ()
-    [[has_next, *is_left]] = yield _IS_LEFT(task=task_id, session=writer.session_id)
-    if any(is_left):
+    ended = yield _FINISH_AS_IT_IS(**end)  # as most do
+    if not ended:
         yield from charge(writer, task_id, now)
         yield from close_items(writer, task_id)
         withdrawn = yield _WITHDRAW(task=task_id, now=now)
         yield from steers.keep(writer, task_id)
-    why = None if error is None else msgspec.json.encode(_kept(error)).decode()
-    ended = yield _FINISH(task=task_id, how=outcome, why=why, more_ms=worked_ms, now=now)
-    if not ended:
-        return False
+        ended = yield _FINISH(**end)
+        if not ended:
+            return False
     for approval_id, item_id in withdrawn:
         body = ApprovalExpired(approval_id=approval_id)
         writer.add(Draft(body=body, task_id=task_id, item_id=item_id))
-    cost, actual = ended[0][-2:]
-    end = TaskFinished(
+    *used, cost, actual, has_next = ended[0]
+    said = TaskFinished(
         outcome=actual,
         error=error if actual == outcome else None,
-        usage=rows.usage(ended[0]),
+        usage=rows.usage(used),
         cost=cost,
     )
-    writer.add(Draft(body=end, task_id=task_id))
+    writer.add(Draft(body=said, task_id=task_id))
     if has_next:
         yield PROMOTE(session=writer.session_id)
     return True

@@ -4,22 +4,21 @@ Who appends first holds the session's row, under a lease only where its epoch is
 What the transaction says is collected by a `Writer` and given its places at the end, by one more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from msgspec import Raw
-from sqlalchemy import BindParameter, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from zene.domain.errors import LeaseLost, NotFound
 from zene.domain.events import Draft, Event, envelope
 from zene.domain.tasks import Lease
 from zene.domain.times import rfc3339
 from zene.store.base import Row, Statement, Unit
+from zene.store.columns import ANY_OF_THEM, chunks
 from zene.store.schema import events, sessions
 
 MOST_BYTES = 8 << 20  # of events in one page, about: also a reader of long events is answered soon
 _FIRST_LOOK = 16  # events after which it is known how long they are
-_AT_ONCE = 64  # sessions asked for by one statement
-ANY_OF_THEM: list[BindParameter[str]] = [bindparam(f"session{n}") for n in range(_AT_ONCE)]
 
 HELD = (
     select(sessions.c.last_seq)
@@ -186,14 +185,6 @@ def heads(session_ids: Sequence[str]) -> Unit[dict[str, int]]:
     for some in chunks(session_ids):
         found.update((row[0], row[1]) for row in (yield _HEADS_OF(**some)))
     return found
-
-
-def chunks(session_ids: Sequence[str]) -> Iterator[dict[str, str | None]]:
-    """The parameters of statements about `ANY_OF_THEM`, as many as it takes for all sessions."""
-    for start in range(0, len(session_ids), _AT_ONCE):
-        some = session_ids[start : start + _AT_ONCE]
-        padded = [*some, *[None] * (_AT_ONCE - len(some))]
-        yield {f"session{n}": each for n, each in enumerate(padded)}
 
 
 def _row(event: Event, now: int) -> dict[str, object]:

@@ -10,6 +10,7 @@ from sqlalchemy import and_, bindparam, exists, func, or_, select, update
 
 from zene.domain.errors import Conflict
 from zene.store.base import Row, Statement, Unit
+from zene.store.columns import ANY_OF_THEM
 from zene.store.log import held
 from zene.store.schema import sessions, tasks, users
 
@@ -21,7 +22,7 @@ IS_FIRST = ~exists().where(
 )
 NEVER_STARTED = and_(tasks.c.status == "queued", tasks.c.started_at.is_(None))
 MOST_PASSED = 200  # tasks that one can be moved past at once
-CAP = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
+_CAP = func.coalesce(users.c.max_active_tasks, bindparam("cap"))
 
 # A session that was never claimed is at home anywhere.
 IS_AT_HOME = or_(sessions.c.home.is_(None), sessions.c.home == bindparam("at_home"))
@@ -40,26 +41,41 @@ _ready = _first.union_all(
         .scalar_subquery()
     ).where(_first.c.user_id.is_not(None))
 )
+_has_room = (users.c.disabled_at.is_(None), users.c.active < _CAP)
+_WITH_ROOM = select(users.c.id, _CAP - users.c.active).where(*_has_room)
 _in_turn = (
-    select(users.c.id)
-    .join(_ready, _ready.c.user_id == users.c.id)
-    .where(users.c.disabled_at.is_(None), users.c.active < CAP)
+    _WITH_ROOM.join(_ready, _ready.c.user_id == users.c.id)
     .order_by(users.c.turn, users.c.id)
     .limit(bindparam("limit"))
 )
 USERS_IN_TURN = Statement(_in_turn)
 # Held at once, without those that somebody else holds: workers that claim at once get different users.
 FREE_USERS_IN_TURN = Statement(_in_turn.with_for_update(of=users, skip_locked=True, key_share=True))
-HEADS = Statement(
-    select(tasks.c.id, tasks.c.session_id)
+HOLD_WITH_ROOM = Statement(
+    _WITH_ROOM.where(users.c.id == bindparam("user")).with_for_update(key_share=True)
+)
+_head = tasks.alias("head")
+_heads = (
+    select(_head.c.id, _head.c.session_id)
     .where(
-        tasks.c.user_id == bindparam("user"),
-        tasks.c.status == "queued",
-        tasks.c.is_head == 1,
-        exists().where(sessions.c.id == tasks.c.session_id, IS_AT_HOME),
+        _head.c.user_id == users.c.id,
+        _head.c.status == "queued",
+        _head.c.is_head == 1,
+        exists().where(sessions.c.id == _head.c.session_id, IS_AT_HOME),
     )
-    .order_by(tasks.c.priority.desc(), tasks.c.id)
+    .order_by(_head.c.priority.desc(), _head.c.id)
     .limit(bindparam("limit"))
+    .correlate(users)
+    .subquery("heads")
+)
+# Of each user the first tasks with their sessions, "task session,task session".
+HEADS = Statement(
+    select(
+        users.c.id,
+        select(func.aggregate_strings(_heads.c.id + " " + _heads.c.session_id, ","))
+        .correlate(users)
+        .scalar_subquery(),
+    ).where(users.c.id.in_(ANY_OF_THEM))
 )
 # Whether something is ready that this home cannot have: then asking again at once would not help.
 ELSEWHERE = Statement(

@@ -4,7 +4,7 @@ UPDATE that changes it.
 A user's window only moves on: the first UPDATE whose time is in a later one begins it at nothing used, and a
 machine whose clock is behind counts in the window that there is. A call counts in the window in which it
 ends; what it reserved is carried over until then. Whoever writes here has not touched the session's row yet,
-or has held the user's before it by `hold` or by releasing the user.
+or has held the user's before it.
 """
 
 from sqlalchemy import BigInteger, Text, bindparam, case, cast, exists, func, or_, select, update
@@ -30,12 +30,6 @@ _own = users.c.id == bindparam("user")
 _ACCOUNT = (users.c.quota_used, users.c.quota_reserved, users.c.quota_tokens)
 
 _HOLD = Statement(update(users).where(_own).values(_moved_on).returning(*_ACCOUNT))
-_LET_GO = Statement(
-    update(users)
-    .where(_own)
-    .values(_moved_on | {"active": users.c.active - 1})
-    .returning(users.c.active)
-)
 _RESERVE = Statement(
     update(users)
     .where(
@@ -113,17 +107,6 @@ def hold(user_id: str, now: int) -> Unit[Account]:
     if not found:
         raise NotFound("There is no such user.")
     return _account(found[0])
-
-
-def let_go(user_id: str, now: int) -> Unit[int]:
-    """Hold the user's row as `hold` does, with one task fewer that is worked on; how many are left. Raises
-    NotFound.
-    """
-    found = yield _LET_GO(user=user_id, **at(now))
-    if not found:
-        raise NotFound("There is no such user.")
-    active: int = found[0][0]
-    return active
 
 
 def reserve(user_id: str, *, bound: int, cap: int, least: int, now: int) -> Unit[Granted | Refused]:

@@ -31,7 +31,7 @@ from zene.store.approvals import resume
 from zene.store.base import Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import HELD, Writer, tail
-from zene.store.schema import approvals, items, sessions, tasks
+from zene.store.schema import approvals, items, sessions, tasks, users
 
 _RUN = Statement(
     update(tasks)
@@ -116,13 +116,18 @@ _WAIT = Statement(
 
 # With the head, what the batch would ask for each by itself: whether the task has not heard something that its
 # user said before, and how many tokens it may still use.
-_FENCE = Statement(
-    HELD.add_columns(
-        exists().where(*steers.UNHEARD),
-        select(spending.LEFT).where(tasks.c.id == bindparam("task")).scalar_subquery(),
-    ).where(
-        sessions.c.lease_epoch == bindparam("epoch"),
-        or_(sessions.c.batch.is_(None), sessions.c.batch != bindparam("named")),
+_fence = HELD.add_columns(
+    exists().where(*steers.UNHEARD),
+    select(spending.LEFT).where(tasks.c.id == bindparam("task")).scalar_subquery(),
+).where(
+    sessions.c.lease_epoch == bindparam("epoch"),
+    or_(sessions.c.batch.is_(None), sessions.c.batch != bindparam("named")),
+)
+_FENCE = Statement(_fence)
+# And before it the user's row: rows are locked in the order in which they are named.
+_FENCE_WITH_USER = Statement(
+    _fence.where(users.c.id == bindparam("user")).with_for_update(
+        of=[users, sessions], key_share=True
     )
 )
 _RECORDED = Statement(
@@ -181,13 +186,13 @@ def record(  # noqa: PLR0913 - a batch, field by field
     """
     ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
     settles = any(isinstance(draft.body, StepFinished) for draft in drafts)
-    active = 0
-    if ends:
-        active = yield from quotas.let_go(lease.user_id, now)
-    elif settles or reserve is not None:
-        yield from quotas.hold(lease.user_id, now)
-    fence = yield _FENCE(
-        session=lease.session_id, task=lease.task_id, epoch=lease.epoch, named=batch_id
+    fenced = _FENCE_WITH_USER if ends or settles or reserve is not None else _FENCE
+    fence = yield fenced(
+        user=lease.user_id,
+        session=lease.session_id,
+        task=lease.task_id,
+        epoch=lease.epoch,
+        named=batch_id,
     )
     if fence:
         head, hears, left = fence[0]
@@ -207,10 +212,6 @@ def record(  # noqa: PLR0913 - a batch, field by field
         events, grant = yield from _commit(batch, drafts, begins=begins, ends=ends)
     else:
         events, grant = yield from _recorded(lease, batch_id)
-    if active < 0 or (
-        ends and (not fence or isinstance(grant, Unheard))
-    ):  # it goes on, or had ended
-        yield ending.RETAKE_USER(user=lease.user_id)
     if not settles and not _waits_for_tokens(drafts):
         return Recorded(events, grant)
     account, is_short = yield from quotas.look(lease.user_id, now)
@@ -228,8 +229,8 @@ def _commit(
         grant = (yield from _apply(batch, draft, after)) or grant
     for item_id in batch.intents:
         yield from _intend(batch, item_id)
-    lets_go = ends and not isinstance(grant, Unheard)
-    if grant == Refused("exhausted"):
+    is_refused = grant == Refused("exhausted")
+    if is_refused:
         yield from ending.finish(
             batch.writer,
             batch.lease.task_id,
@@ -238,8 +239,9 @@ def _commit(
             now=batch.now,
             worked_ms=batch.worked_ms,
         )
+    lets_go = is_refused or (ends and not isinstance(grant, Unheard))
+    if lets_go:
         yield ending.RELEASE_USER(user=batch.lease.user_id)
-        lets_go = True
     answer = None if grant is None else msgspec.json.encode(grant).decode()
     events = yield from batch.writer.flush_batch(batch.id, answer=answer, lets_go=lets_go)
     return events, grant

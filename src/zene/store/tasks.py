@@ -12,8 +12,8 @@ from zene.domain.events import Draft, Event, TaskQueued
 from zene.domain.tasks import FROM, OnBusy, Task
 from zene.store import ending, rows
 from zene.store.base import Row, Statement, Unit
-from zene.store.columns import one_of
-from zene.store.log import ANY_OF_THEM, Writer, chunks, held
+from zene.store.columns import ANY_OF_THEM, chunks, one_of
+from zene.store.log import Writer, held
 from zene.store.queue import go_first
 from zene.store.schema import sessions, tasks
 
