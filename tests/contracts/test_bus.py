@@ -1,7 +1,7 @@
 """What every bus must do. A backend is done when it passes this unchanged."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -155,6 +155,29 @@ async def test_waiting_for_an_event_ends_with_a_nudge(bus: Bus) -> None:
             follower.nudge()
         assert await waiting is None
         assert not follower.ended
+
+
+async def test_what_comes_while_one_waits_may_be_taken_and_the_rest_comes_in_order(
+    bus: Bus,
+) -> None:
+    taken: list[int] = []
+
+    def take(events: Sequence[Live]) -> Sequence[Live]:
+        """Up to the third."""
+        while events and events[0].seq < 3:
+            taken.append(events[0].seq)
+            events = events[1:]
+        return events
+
+    async with bus.subscribe("ses_1") as follower:
+        waiting = asyncio.create_task(follower.next(WAIT, take))
+        await asyncio.sleep(0)
+        await bus.publish("ses_1", [event(1)])
+        await bus.publish("ses_1", [event(2), event(3), event(4)])
+        await bus.publish("ses_1", [event(2)])
+        left = [await waiting, *[await follower.next(WAIT, take) for _ in range(2)]]
+        assert taken == [1, 2]
+        assert [live and live.seq for live in left] == [3, 4, 2], "nothing passes what is queued"
 
 
 async def test_waiting_for_an_event_ends_with_its_time(bus: Bus) -> None:

@@ -66,6 +66,10 @@ class Signal(Struct, frozen=True, kw_only=True):
     task_id: str | None = None
 
 
+Taker = Callable[[Sequence["Live"]], Sequence["Live"]]
+"""Takes the first of some events, or none; those it leaves. Called from the bus: it neither waits nor raises."""
+
+
 class Subscription(Protocol):
     """Live events of one session, and words to one user, since it was opened. It is bounded, and what it follows may be away for a
     while: one that missed something ends with `lagged` set, and its reader goes on from the store.
@@ -79,8 +83,12 @@ class Subscription(Protocol):
         """Whether `next` would answer at once."""
         ...
 
-    async def next(self, timeout_seconds: float | None = None) -> Live | None:
-        """The next event; None when the time is up, after a nudge, and where the subscription has ended."""
+    async def next(
+        self, timeout_seconds: float | None = None, take: Taker | None = None
+    ) -> Live | None:
+        """The next event; None when the time is up, after a nudge, and where the subscription has ended. While
+        nothing else has arrived, `take` is handed what does, and may take it: that costs no turn of the loop.
+        """
         ...
 
     def nudge(self) -> None:

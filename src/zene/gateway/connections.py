@@ -28,6 +28,13 @@ class Connection:
         """Whether the client has left, or was cut off."""
         return self._transport.is_closing()
 
+    def write(self, part: bytes) -> None:
+        """Send a part of an answer that goes on, at once: of one that has begun and has no length, and not while the
+        connection `is_full`. Sent past the server, that costs half.
+        """
+        if not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+
     async def cut_off(self) -> None:
         """Close it without waiting for what the client does not read."""
         self._transport.abort()

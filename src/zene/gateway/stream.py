@@ -8,12 +8,12 @@ no id, and begin for each open item with its text so far.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from zene import telemetry
 from zene.bus.base import REVOKED, Live, Subscription, live
@@ -142,13 +142,10 @@ class EventStream:
         with one system call, and no more than a chunk is held.
         """
         while not self._over:
-            event = await subscription.next()
+            event = await subscription.next(take=self._take)
             if event is not None:
                 await self._deliver(event)
                 await self._flush(_CHUNK_BYTES if subscription.has_more else 1)
-                if event.durable and not self._is_metered:
-                    self._is_metered = True
-                    self._parts.meters.delivered(event, self._parts.outside.clock())
             elif subscription.ended:
                 self._over = not subscription.lagged
                 return
@@ -156,14 +153,25 @@ class EventStream:
                 self._is_due = False
                 await self._tick()
 
+    def _take(self, events: Sequence[Live]) -> Sequence[Live]:
+        """Send what simply comes next, as it comes; the rest is for `_deliver`."""
+        if self._connection.is_full:
+            return events
+        taken = 0
+        while taken < len(events) and self._comes_next(events[taken]):
+            taken += 1
+        if taken:
+            self._connection.write(b"".join(map(frame, events[:taken])))
+            self._sent_at = time.monotonic()
+        if self._over and self._subscription is not None:
+            self._subscription.nudge()
+        return events[taken:]
+
     async def _deliver(self, event: Live) -> None:
-        if event.durable:
-            if event.seq == self._cursor + 1:
-                self._cursor = event.seq
-                self._note(event.type, event.seq)
-                self._gather(frame(event))
-                self._over = event.type == "session.deleted"
-            elif event.seq > self._cursor:
+        if self._comes_next(event):
+            self._gather(frame(event))
+        elif event.durable:
+            if event.seq > self._cursor:
                 await self._catch_up()
         elif event.type == REVOKED.type:
             self._over = not await self._parts.sign_ins.still_good(self._claims, look=True)
@@ -171,9 +179,21 @@ class EventStream:
             if draft := words.shown(event, self._session_id):
                 self._gather(frame(live(self._envelope(draft))))
         else:
-            if event.seq > self._cursor:
-                await self._catch_up()
+            await self._catch_up()
             self._gather(frame(event))
+
+    def _comes_next(self, event: Live) -> bool:
+        """Whether it goes to the client as it is, and that it has."""
+        if not event.durable:
+            return 0 < event.seq <= self._cursor
+        if event.seq != self._cursor + 1:
+            return False
+        self._cursor = event.seq
+        self._note(event.type, event.seq)
+        if not self._is_metered:
+            self._is_metered = True
+            self._parts.meters.delivered(event, self._parts.outside.clock())
+        return True
 
     def _gather(self, framed: bytes) -> None:
         """To be sent with the next `_flush`."""
@@ -189,12 +209,11 @@ class EventStream:
         chunk = b"".join(self._gathered)
         self._gathered.clear()
         self._gathered_bytes = 0
-        message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
         if self._connection.is_full:
             async with asyncio.timeout(self._parts.terms.send_seconds):
-                await self._send(message)
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         else:
-            await self._send(message)
+            self._connection.write(chunk)
         self._sent_at = time.monotonic()
 
     async def _tick(self) -> None:
@@ -243,6 +262,8 @@ class EventStream:
     def _note(self, kind: str, seq: int) -> None:
         if kind.startswith("task."):
             self._queue_seq = seq
+        elif kind == "session.deleted":
+            self._over = True
 
     async def _catch_up(self) -> None:
         """Send the log from the cursor to its head, after what was gathered before it."""
@@ -259,7 +280,6 @@ class EventStream:
                 self._note(event.type, event.seq)
                 if event.type == "item.completed" and event.item_id:
                     self._open_texts.pop(event.item_id, None)
-                self._over = self._over or event.type == "session.deleted"
             await self._flush()
             self._cursor = events[-1].seq
 
