@@ -180,6 +180,23 @@ async def test_what_comes_while_one_waits_may_be_taken_and_the_rest_comes_in_ord
         assert [live and live.seq for live in left] == [3, 4, 2], "nothing passes what is queued"
 
 
+async def test_a_follower_that_cannot_take_what_comes_ends_lagged_and_others_go_on(
+    bus: Bus,
+) -> None:
+    def take(_: Sequence[Live]) -> Sequence[Live]:
+        raise RuntimeError("broken")
+
+    async with bus.subscribe("ses_1") as broken, bus.subscribe("ses_1") as healthy:
+        waiting = asyncio.create_task(broken.next(WAIT, take))
+        await asyncio.sleep(0)
+        await bus.publish("ses_1", [event(1)])
+        assert await waiting is None
+        assert broken.lagged
+        live = await healthy.next(WAIT)
+        assert live is not None
+        assert live.seq == 1
+
+
 async def test_waiting_for_an_event_ends_with_its_time(bus: Bus) -> None:
     async with bus.subscribe("ses_1") as follower:
         assert await follower.next(0.01) is None

@@ -3,7 +3,8 @@
 import asyncio
 import errno
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.desks import a_desk
 from tests.scripted import Scripted, call, says
 from zene.bus.base import Live
 from zene.bus.memory import MemoryBus
-from zene.store import approvals
+from zene.store import approvals, tasks
 from zene.worker.desk import Desk, now_ms
 from zene.worker.roll import Roll
 from zene.worker.worker import Worker
@@ -35,6 +36,21 @@ class SlowBus(MemoryBus):
             self.waiting.set()
             await self.go_on.wait()
         await super().publish(session_id, events)
+
+
+class CancellingBus(MemoryBus):
+    """A bus on which somebody cancels the task as its first call ends, and whose word of that is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancel: Callable[[], Awaitable[object]] | None = None
+
+    async def publish(self, session_id: str, events: Sequence[Live]) -> None:
+        await super().publish(session_id, events)
+        ends = any(event.completes and b'"kind":"command"' in event.body for event in events)
+        if ends and self.cancel is not None:
+            cancel, self.cancel = self.cancel, None
+            await cancel()
 
 
 class FaultyRoll(Roll):
@@ -102,6 +118,43 @@ async def test_a_task_may_be_claimed_again_before_its_last_run_has_quite_ended(d
         await worker.stop()
         await running
     assert (await world.task(task)).outcome == "succeeded"
+
+
+async def test_what_a_task_left_running_ends_with_it_when_only_the_store_knows_of_the_cancel(
+    tmp_path: Path,
+) -> None:
+    model = Scripted(
+        says(call("shell", command="setsid -f sleep 613 </dev/null >/dev/null 2>&1")),
+        says("I have done it."),
+        says(call("shell", command="cat /proc/[0-9]*/cmdline | tr '\\0' ' '")),
+        says("Done."),
+    )
+    bus = CancellingBus()
+    async with a_desk(tmp_path, bus, model) as desk, asyncio.timeout(30):
+        world, worker = World(desk.store), Worker(desk)
+        world.now = now_ms()
+        running = asyncio.create_task(worker.run())
+        session = await world.session(await world.user())
+        first = await world.submit(session)
+        bus.cancel = partial(
+            desk.store.write, tasks.request_cancel, first.user_id, first.id, now_ms()
+        )
+        second = await world.submit(session)
+        await bus.wake()
+        while (await world.task(second)).status != "finished" and not running.done():
+            await bus.wakened(0.1)
+        await worker.stop()
+        await running
+        outcomes = [(await world.task(task)).outcome for task in (first, second)]
+        left, seen = [
+            bytes(event.data)
+            for event in await world.log(session.id)
+            if event.type == "item.completed" and b'"kind":"command"' in bytes(event.data)
+        ]
+    assert outcomes == ["cancelled", "succeeded"]
+    assert b'"status":"succeeded"' in left
+    assert b"cat " in seen
+    assert b"sleep 613" not in seen
 
 
 async def test_a_run_that_breaks_ends_no_other_and_is_taken_up_again(tmp_path: Path) -> None:

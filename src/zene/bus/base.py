@@ -67,7 +67,7 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 Taker = Callable[[Sequence["Live"]], Sequence["Live"]]
-"""Takes the first of some events, or none; those it leaves. Called from the bus: it neither waits nor raises."""
+"""Takes the first of some events, or none; those it leaves. Where it raises, its subscription ends as lagged."""
 
 
 class Subscription(Protocol):

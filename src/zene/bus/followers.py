@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
+from zene import telemetry
 from zene.bus.base import Live, Taker
 
 QUEUE_LENGTH = 4096  # events a follower may be behind before it has to read the store
+
+log = telemetry.logger(__name__)
 
 
 class Follower:
@@ -32,7 +35,14 @@ class Follower:
         if self.ended:
             return
         if self._take is not None:
-            events = self._take(events)
+            try:
+                events = self._take(events)
+            except (
+                Exception
+            ):  # it is its own fault and nobody else's: it begins again from the store
+                log.exception("follower.broke")
+                self.end(lagged=True)
+                return
             if not events:
                 return
         if len(self._events) + len(events) > QUEUE_LENGTH:

@@ -7,15 +7,19 @@ import asyncio
 import itertools
 from typing import Final, Protocol
 
+from zene import telemetry
+
 TICK_SECONDS: Final = 1.0
 _TURNS: Final = 20
+
+log = telemetry.logger(__name__)
 
 
 class Ticking(Protocol):
     """What is looked at."""
 
     def look(self) -> None:
-        """Called every second; does not raise."""
+        """Called every second; not any more after it has raised."""
         ...
 
 
@@ -40,5 +44,9 @@ class Ticks:
         while True:
             for turn in self._turns:
                 await asyncio.sleep(TICK_SECONDS / _TURNS)
-                for who in turn:
-                    who.look()
+                for who in list(turn):
+                    try:
+                        who.look()
+                    except Exception:  # the others are looked at all the same
+                        log.exception("ticks.broke")
+                        turn.discard(who)

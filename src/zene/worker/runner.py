@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from zene import telemetry
@@ -64,6 +65,7 @@ class Runner:
         self._commits: asyncio.Task[Recorded] | None = None
         self._batches = 0
         self._begun = asyncio.Event()
+        self._is_cancelled = False  # by the store, before the word of it was here
         self._handing_over = False
         self._is_spoken_to = not claim.is_first  # or may have been, before this run
         self._began_ms = now_ms()
@@ -223,6 +225,7 @@ class Runner:
         recorded = await self._patiently(batch)
         with self._desk.meters.publish.timed():
             await self._publisher.events(recorded.events, self._asides.usage(batch))
+        self._is_cancelled = self._is_cancelled or any(map(_says_cancelled, recorded.events))
         await tell_user(self._desk.bus, self.lease.user_id, recorded)
         if recorded.is_short:
             await self._resume_waiting()
@@ -284,6 +287,8 @@ class Runner:
         """Write how it ended, unless the loop has; by then nothing of it is being committed."""
         if self._commits is not None:
             await asyncio.gather(self._commits, return_exceptions=True)
+        if self._is_cancelled:
+            await bench.kill()
         if self._ending is None and self._error is None:
             return
         try:
@@ -313,6 +318,12 @@ async def _next(loop: AsyncGenerator[Batch, Grant | None], grant: Grant | None) 
         return await loop.asend(grant)
     except StopAsyncIteration:
         return None
+
+
+def _says_cancelled(event: Event) -> bool:
+    if event.type != TaskFinished.type:
+        return False
+    return msgspec.json.decode(event.data, type=TaskFinished).outcome == "cancelled"
 
 
 def _finish(lease: Lease, outcome: Outcome, error: ErrorBody | None) -> Batch:

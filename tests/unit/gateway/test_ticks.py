@@ -32,3 +32,25 @@ async def test_everybody_is_looked_at_every_second_and_nobody_who_has_left() -> 
         running.cancel()
     assert {each.looks for each in many} <= {2, 3}
     assert left.looks == 0
+
+
+class Broken(Looked):
+    """Raises at every look."""
+
+    def look(self) -> None:
+        super().look()
+        raise RuntimeError("broken")
+
+
+async def test_one_that_breaks_is_left_and_everybody_else_is_looked_at() -> None:
+    ticks, broken, others = Ticks(), Broken(), [Looked() for _ in range(40)]
+    for each in (broken, *others):
+        ticks.join(each)
+    running = asyncio.create_task(ticks.run())
+    try:
+        async with asyncio.timeout(10 * TICK_SECONDS):
+            for each in others:
+                await each.twice.wait()
+    finally:
+        running.cancel()
+    assert broken.looks == 1
