@@ -16,7 +16,7 @@ from zene.client import AsyncClient
 from zene.domain.events import Event
 
 TASKS, STEPS, LIMIT = 8, 5, 60_000
-MANY, MANY_LIMIT = 9, 100_000
+MANY, MANY_LIMIT = 50, 400_000
 A_CALL = 21_000  # tokens: room for one call, about 3 400 of input and 16 384 of output, and not for another
 STALLED = Answer(text="A long story.", fault=Fault(stall_at=200))
 
