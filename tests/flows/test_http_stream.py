@@ -171,6 +171,33 @@ async def test_where_the_bus_skips_one_it_is_read_from_the_store_in_its_place(
         assert [(await anext(events)).seq for _ in range(3)] == [2, 3, 4]
 
 
+async def test_a_fault_while_an_event_is_passed_on_loses_none_and_says_none_twice(
+    gateway: Gateway, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = []
+
+    def delivered(*_: object) -> None:
+        faults.append(1)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("zene.gateway.meters.Meters.delivered", delivered)
+    session = await ada.create_session()
+    async with opened(gateway, session) as response:
+        lines = cast("AsyncGenerator[str, None]", response.aiter_lines())
+        seen: list[str] = []
+        async with asyncio.timeout(10), aclosing(lines):
+            async for line in lines:
+                seen += [line] if line.startswith("id: ") else []
+                if line == "id: 1" and not faults:
+                    await asyncio.sleep(0.1)  # it waits for what is live
+                    await gateway.append(session.id, titles("a", "b"))
+                    await gateway.append(session.id, titles("c"))
+                if line == "id: 4":
+                    break
+    assert faults
+    assert seen == [f"id: {seq}" for seq in range(1, 5)]
+
+
 async def test_a_message_goes_on_in_the_middle_after_a_reconnect(
     gateway: Gateway, ada: AsyncClient
 ) -> None:

@@ -111,8 +111,16 @@ class EventStream:
         self._is_metered = False
         if self._due() is not None or not self._parts.sign_ins.is_known(self._claims):
             self._is_due = True
-            if self._subscription is not None:
-                self._subscription.nudge()
+            self._wake()
+
+    def end(self) -> None:
+        """As in Ticking."""
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._subscription is not None:
+            self._subscription.nudge()
 
     async def _start(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -157,19 +165,24 @@ class EventStream:
         """Send what simply comes next, as it comes; the rest is for `_deliver`."""
         if self._connection.is_full:
             return events
-        taken = 0
-        while taken < len(events) and self._comes_next(events[taken]):
+        taken, cursor = 0, self._cursor
+        while taken < len(events) and _comes_next(events[taken], cursor):
+            cursor = max(cursor, events[taken].seq)
             taken += 1
         if taken:
             self._connection.write(b"".join(map(frame, events[:taken])))
-            self._sent_at = time.monotonic()
-        if self._over and self._subscription is not None:
-            self._subscription.nudge()
+            self._cursor, self._sent_at = cursor, time.monotonic()
+            for event in events[:taken]:
+                self._passed_on(event)
+        if self._over:
+            self.end()
         return events[taken:]
 
     async def _deliver(self, event: Live) -> None:
-        if self._comes_next(event):
+        if _comes_next(event, self._cursor):
             self._gather(frame(event))
+            self._cursor = max(self._cursor, event.seq)
+            self._passed_on(event)
         elif event.durable:
             if event.seq > self._cursor:
                 await self._catch_up()
@@ -182,18 +195,13 @@ class EventStream:
             await self._catch_up()
             self._gather(frame(event))
 
-    def _comes_next(self, event: Live) -> bool:
-        """Whether it goes to the client as it is, and that it has."""
-        if not event.durable:
-            return 0 < event.seq <= self._cursor
-        if event.seq != self._cursor + 1:
-            return False
-        self._cursor = event.seq
-        self._note(event.type, event.seq)
-        if not self._is_metered:
-            self._is_metered = True
-            self._parts.meters.delivered(event, self._parts.outside.clock())
-        return True
+    def _passed_on(self, event: Live) -> None:
+        """What is to be known of an event that the client has, or that is gathered for it."""
+        if event.durable:
+            self._note(event.type, event.seq)
+            if not self._is_metered:
+                self._is_metered = True
+                self._parts.meters.delivered(event, self._parts.outside.clock())
 
     def _gather(self, framed: bytes) -> None:
         """To be sent with the next `_flush`."""
@@ -301,6 +309,11 @@ class EventStream:
     def _envelope(self, draft: Draft) -> Event:
         ts = rfc3339(self._parts.outside.clock())
         return envelope(draft, session_id=self._session_id, seq=self._cursor, ts=ts)
+
+
+def _comes_next(event: Live, cursor: int) -> bool:
+    """Whether it goes as it is to a client that has the log up to there."""
+    return event.seq == cursor + 1 if event.durable else 0 < event.seq <= cursor
 
 
 def _last_event_id(call: Call) -> int | None:

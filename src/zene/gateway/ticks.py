@@ -19,7 +19,11 @@ class Ticking(Protocol):
     """What is looked at."""
 
     def look(self) -> None:
-        """Called every second; not any more after it has raised."""
+        """Called every second."""
+        ...
+
+    def end(self) -> None:
+        """Called where a look has raised: it is not looked at any more, so it may not go on."""
         ...
 
 
@@ -50,3 +54,4 @@ class Ticks:
                     except Exception:  # the others are looked at all the same
                         log.exception("ticks.broke")
                         turn.discard(who)
+                        who.end()

@@ -141,7 +141,7 @@ def expire(*, now: int, limit: int) -> Unit[list[tuple[str, list[Event]]]]:
     """End what nobody has answered in time: those calls count as denied."""
     swept = []
     overdue = yield _OVERDUE(now=now, limit=limit)
-    # In the order in which claims hold sessions, so that nobody waits in a circle.
+    # In one order, so that no two who do this wait in a circle.
     for approval_id, session_id, task_id, item_id, _ in sorted(overdue, key=itemgetter(4, 1)):
         writer = yield from held(session_id, now)
         if not (yield _EXPIRE(approval=approval_id, now=now)):

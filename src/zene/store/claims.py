@@ -20,10 +20,8 @@ from zene.store.base import Row, Statement, Unit
 from zene.store.columns import ANY_OF_THEM, chunks, one_of
 from zene.store.log import Writer, fenced, held, insert_events
 from zene.store.queue import (
-    ELSEWHERE,
     FREE_USERS_IN_TURN,
     HEADS,
-    HOLD_WITH_ROOM,
     IS_AT_HOME,
     IS_FIRST,
     USERS_IN_TURN,
@@ -68,7 +66,12 @@ _STARTED_NOT = Statement(
 )
 _PREPARE = Statement(
     update(tasks)
-    .where(tasks.c.id.in_(ANY_OF_THEM), one_of(tasks.c.status, *FROM["preparing"]), IS_FIRST)
+    .where(
+        tasks.c.id.in_(ANY_OF_THEM),
+        # What stands bare could be taken for a reason to walk an index of all that is not finished.
+        one_of(func.coalesce(tasks.c.status, ""), *FROM["preparing"]),
+        IS_FIRST,
+    )
     .values(
         status="preparing",
         lease_worker=bindparam("worker"),
@@ -159,23 +162,20 @@ def claim(
 ) -> Unit[HandedOut]:
     """Hand out what is ready, to users in turn, within every user's cap; one task of a user before the
     second of any. A session's first claim makes `home` its own, and only workers of that one get it then.
-    Users that somebody else holds are passed over, unless there are no others; those are waited for in the
-    order of their ids, so that nobody waits in a circle.
+    Users that somebody else holds are passed over.
     """
     terms = _Terms(worker, home, now, now + round(lease_seconds * 1000))
-    room = yield from _hold_in_turn(user_cap, limit)
+    asked = {"cap": user_cap, "limit": limit, "at_home": home}
+    room: dict[str, int] = {row[0]: row[1] for row in (yield FREE_USERS_IN_TURN(**asked))}
     if not room:
-        return HandedOut(claims=(), may_be_more=False)
+        return HandedOut(claims=(), may_be_more=bool((yield USERS_IN_TURN(**asked))))
     claims = yield from _lease((yield from _heads(room, limit // len(room), home)), terms)
     yield from insert_events([claim.event for claim in claims], now)
     served = Counter(claim.task.user_id for claim in claims)
     for count in {served[user_id] for user_id in room}:
         for some in chunks([user_id for user_id in room if served[user_id] == count]):
             yield _TAKE_TURN(more=count, **some)
-    may_be_more = bool(claims)
-    for user_id in room:
-        may_be_more = may_be_more or not (yield ELSEWHERE(user=user_id))
-    return HandedOut(claims=claims, may_be_more=may_be_more)
+    return HandedOut(claims=claims, may_be_more=True)
 
 
 def extend(leases: Sequence[Lease], *, now: int, lease_seconds: float) -> Unit[list[Lease]]:
@@ -228,15 +228,6 @@ class _Terms(Struct, frozen=True):
     home: str
     now: int
     until: int
-
-
-def _hold_in_turn(user_cap: int, limit: int) -> Unit[dict[str, int]]:
-    """Hold the users whose turn it is; how many tasks more each may have."""
-    found = yield FREE_USERS_IN_TURN(cap=user_cap, limit=limit)
-    if not found:
-        for user_id in sorted([row[0] for row in (yield USERS_IN_TURN(cap=user_cap, limit=limit))]):
-            found = [*found, *(yield HOLD_WITH_ROOM(user=user_id, cap=user_cap))]
-    return {row[0]: row[1] for row in found}
 
 
 def _heads(room: Mapping[str, int], share: int, home: str) -> Unit[dict[str, str]]:

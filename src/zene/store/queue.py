@@ -41,47 +41,44 @@ _ready = _first.union_all(
         .scalar_subquery()
     ).where(_first.c.user_id.is_not(None))
 )
-_has_room = (users.c.disabled_at.is_(None), users.c.active < _CAP)
-_WITH_ROOM = select(users.c.id, _CAP - users.c.active).where(*_has_room)
-_in_turn = (
-    _WITH_ROOM.join(_ready, _ready.c.user_id == users.c.id)
-    .order_by(users.c.turn, users.c.id)
-    .limit(bindparam("limit"))
-)
-USERS_IN_TURN = Statement(_in_turn)
-# Held at once, without those that somebody else holds: workers that claim at once get different users.
-FREE_USERS_IN_TURN = Statement(_in_turn.with_for_update(of=users, skip_locked=True, key_share=True))
-HOLD_WITH_ROOM = Statement(
-    _WITH_ROOM.where(users.c.id == bindparam("user")).with_for_update(key_share=True)
-)
 _head = tasks.alias("head")
-_heads = (
+_heads_here = (
     select(_head.c.id, _head.c.session_id)
+    .join(sessions, sessions.c.id == _head.c.session_id)
     .where(
         _head.c.user_id == users.c.id,
         _head.c.status == "queued",
         _head.c.is_head == 1,
-        exists().where(sessions.c.id == _head.c.session_id, IS_AT_HOME),
+        IS_AT_HOME,
     )
     .order_by(_head.c.priority.desc(), _head.c.id)
-    .limit(bindparam("limit"))
     .correlate(users)
-    .subquery("heads")
 )
+_in_turn = (
+    select(users.c.id, _CAP - users.c.active)
+    .join(_ready, _ready.c.user_id == users.c.id)
+    .where(
+        users.c.disabled_at.is_(None),
+        users.c.active < _CAP,
+        # No EXISTS: PostgreSQL would join that to everything that is ready.
+        _heads_here.with_only_columns(_head.c.id).limit(1).scalar_subquery().is_not(None),
+    )
+    .order_by(users.c.turn, users.c.id)
+    .limit(bindparam("limit"))
+)
+USERS_IN_TURN = Statement(_in_turn)
+# Held at once, without those that somebody else holds: workers that claim at once get different users, and
+# nobody waits for a user while holding another.
+FREE_USERS_IN_TURN = Statement(_in_turn.with_for_update(of=users, skip_locked=True, key_share=True))
+_first_heads = _heads_here.limit(bindparam("limit")).subquery("heads")
 # Of each user the first tasks with their sessions, "task session,task session".
 HEADS = Statement(
     select(
         users.c.id,
-        select(func.aggregate_strings(_heads.c.id + " " + _heads.c.session_id, ","))
+        select(func.aggregate_strings(_first_heads.c.id + " " + _first_heads.c.session_id, ","))
         .correlate(users)
         .scalar_subquery(),
     ).where(users.c.id.in_(ANY_OF_THEM))
-)
-# Whether something is ready that this home cannot have: then asking again at once would not help.
-ELSEWHERE = Statement(
-    select(tasks.c.id)
-    .where(tasks.c.user_id == bindparam("user"), tasks.c.status == "queued", tasks.c.is_head == 1)
-    .limit(1)
 )
 PROMOTE = Statement(
     update(tasks)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 from tests.contracts.store.world import World
 from zene.domain.events import TaskStarted
@@ -90,6 +91,25 @@ async def test_whoever_was_served_last_waits_longest(world: World) -> None:
         served.append(claim.task.user_id)
         await world.finish(claim.lease)
     assert served == [one.id, two.id] * 3
+
+
+async def test_users_whose_tasks_are_all_at_another_home_take_no_turn_of_anybody_here(
+    world: World,
+) -> None:
+    for _ in range(6):
+        session = await world.session(await world.user())
+        for _ in range(2):
+            await world.submit(session)
+    for gone in await world.claim(6, home="gone"):
+        await world.finish(gone.lease)
+    task = await world.submit(await world.session(await world.user()))
+    claim_some = partial(
+        claims.claim, worker="one", home="here", now=world.now, lease_seconds=15, user_cap=4
+    )
+    [claim] = (await world.store.write(claim_some, limit=1)).claims
+    assert claim.task.id == task.id
+    handed_out = await world.store.write(claim_some, limit=1)
+    assert (len(handed_out.claims), handed_out.may_be_more) == (0, False)
 
 
 async def test_a_disabled_user_gets_no_worker(world: World) -> None:

@@ -10,12 +10,16 @@ class Looked:
 
     def __init__(self) -> None:
         self.looks = 0
+        self.is_over = False
         self.twice = asyncio.Event()
 
     def look(self) -> None:
         self.looks += 1
         if self.looks == 2:
             self.twice.set()
+
+    def end(self) -> None:
+        self.is_over = True
 
 
 async def test_everybody_is_looked_at_every_second_and_nobody_who_has_left() -> None:
@@ -42,7 +46,7 @@ class Broken(Looked):
         raise RuntimeError("broken")
 
 
-async def test_one_that_breaks_is_left_and_everybody_else_is_looked_at() -> None:
+async def test_one_that_breaks_is_ended_and_everybody_else_is_looked_at() -> None:
     ticks, broken, others = Ticks(), Broken(), [Looked() for _ in range(40)]
     for each in (broken, *others):
         ticks.join(each)
@@ -53,4 +57,5 @@ async def test_one_that_breaks_is_left_and_everybody_else_is_looked_at() -> None
                 await each.twice.wait()
     finally:
         running.cancel()
-    assert broken.looks == 1
+    assert (broken.looks, broken.is_over) == (1, True)
+    assert not any(each.is_over for each in others)
