@@ -58,10 +58,6 @@ class Told:
     """What the composition root would tell the gateway."""
 
     refusal: str | None = None
-    missing: str | None = None
-
-    async def not_ready(self) -> str | None:
-        return self.missing
 
 
 @dataclass
@@ -152,7 +148,6 @@ async def running(
             outside=Outside(
                 clock=clock,
                 users_refused=lambda: told.refusal,
-                not_ready=told.not_ready,
                 registry=registry,
             ),
         )

@@ -19,7 +19,7 @@ _AWAY = (  # how a database that is restarted ends a connection of the driver's
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-ENDED_SECONDS = 45.0
+ENDED_SECONDS = 120.0  # for what people have queued faster than it is done
 
 _OVER_THE_CAP = (
     "SELECT user_id, count(*) FROM tasks WHERE lease_epoch IS NOT NULL"

@@ -92,6 +92,7 @@ def check(expect: dict[str, Any], heard: Heard) -> None:
     if "code" in expect:
         assert heard.error is not None, heard.outputs[-1]
         assert heard.error.code == expect["code"], heard.error.message
+        assert heard.error.unsent == expect.get("unsent", False)
         assert heard.error.code in ERROR_CODES
         assert KEY not in heard.error.message
         assert heard.error.message.isprintable()

@@ -116,3 +116,6 @@ async def test_a_key_that_does_not_fit_is_refused(zene: Zene, backup: Path, give
     )
     assert code == 2
     assert "ZENE_SECRET_KEY" in err or "secret.key" in err
+    for command in ("migrate", "up"):
+        code, _, err = await zene(command, "--data-dir", str(backup.parent / "new"))
+        assert (code, "run `zene restore` again" in err) == (2, True)

@@ -117,7 +117,8 @@ def test_without_a_password_one_is_made_up_and_shown_once(zene: Zene) -> None:
         (("login", "http://127.0.0.1:9", "--email", "a@b"), 1, "Is the server running?"),
         (("migrate", "--config", "nowhere.toml"), 2, "nowhere.toml"),
         (("sessions",), 1, "zene login URL"),
-        (("sessions", "--server", "ftp://host"), 2, "http:// or https://"),
+        (("sessions", "--server", "ftp://host"), 2, "no server's URL"),
+        (("login", "http://127.0.0.1:99999", "--email", "a@b"), 2, "no server's URL"),
         (("run", "x", "--apply"), 2, "--apply needs --project FOLDER"),
         (("run", "x", "--project", "a", "--session", "b"), 2, "--project or --session"),
     ],
@@ -127,6 +128,24 @@ def test_expected_errors_are_told_in_words(
 ) -> None:
     refused = zene(*arguments, stdin="short\n")
     assert refused.returncode == code
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"ZENE_STORE": "postgresql://zene@127.0.0.1:99999/zene"}, "ZENE_STORE cannot be used"),
+        ({"ZENE_STORE": "postgresql://zene@127.0.0.1:abc/zene"}, "ZENE_STORE cannot be used"),
+        ({"ZENE_TRUSTED_PROXIES": '["172.30.0.0/24"]'}, "ZENE_TRUSTED_PROXIES says"),
+        ({"ZENE_TRUSTED_PROXIES": "10.0.0.7, 300.1.1.1"}, "ZENE_TRUSTED_PROXIES says 300.1.1.1"),
+    ],
+)
+def test_what_the_environment_says_wrongly_is_told_in_words(
+    zene: Zene, variables: dict[str, str], told: str
+) -> None:
+    refused = zene("up", "--port", "0", **variables)
+    assert refused.returncode == 2
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr
 

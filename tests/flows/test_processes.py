@@ -1,6 +1,7 @@
 """Gateways and workers as processes of their own: what they need to start."""
 
 import asyncio
+import os
 import re
 import sqlite3
 from collections.abc import AsyncIterator
@@ -97,6 +98,22 @@ async def test_a_worker_refuses_a_folder_that_is_not_the_installations(
         await many.person("migrate", ZENE_STORE=store, ZENE_DATA_DIR=other),
         "belongs to installation",
     )
+
+
+async def test_an_empty_store_is_not_taken_for_that_of_the_folder(many: Many) -> None:
+    await many.person("migrate")
+    workspace = many.home / "data" / "workspaces" / "somebodys"
+    workspace.parent.mkdir(exist_ok=True)
+    workspace.touch()
+    os.utime(workspace, (0, 0))
+    empty = f"sqlite:///{many.home}/empty.db"
+    for command in ("migrate", "up"):
+        refused(
+            await many.person(command, ZENE_STORE=empty, ZENE_BUS="memory://"),
+            "belongs to installation",
+            "Correct ZENE_STORE",
+        )
+    assert workspace.exists()
 
 
 async def test_a_gateway_needs_the_key_and_no_data_folder(many: Many, tmp_path: Path) -> None:

@@ -69,4 +69,4 @@ def test_the_proxies_that_are_trusted_are_those_of_the_network() -> None:
     composed = compose()
     (network,) = composed["networks"]["default"]["ipam"]["config"]
     trusted = composed["services"]["gateway-1"]["environment"]["ZENE_TRUSTED_PROXIES"]
-    assert msgspec.json.decode(trusted) == [network["subnet"]]
+    assert trusted == network["subnet"]

@@ -70,7 +70,7 @@ class Desk:
 
     def fail_step(self, error: ModelError, cap: int) -> None:
         """The model call failed. A history that is too long is summed up, once; all else ends the task."""
-        refused = error.code in spending.UNCHARGED
+        refused = error.unsent or error.code in spending.UNCHARGED
         charged = Usage() if refused else spending.charged(None, bound=self.reserved, cap=cap)
         self._settle("error", charged)
         is_too_long = error.code == "model_context_too_long"

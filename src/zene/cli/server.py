@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 from zene.cli import credentials
 from zene.cli.credentials import SignIn
@@ -55,6 +56,11 @@ def keep(url: str, email: str, tokens: Tokens, *, as_current: bool = False) -> N
 
 def normal(url: str) -> str:
     """A server's URL in its one spelling. Raises InvalidInput for what is none."""
-    if not url.startswith(("http://", "https://")):
-        raise InvalidInput(f"{url} is no server's URL; it begins with http:// or https://.")
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise InvalidInput(f"{url} is no server's URL; it looks like https://zene.example:8443.")
     return url.rstrip("/")

@@ -190,6 +190,8 @@ class Connection:
         async with self._refreshing:
             if self.tokens is not used or used is None:
                 return
+            if not used.refresh_token:
+                raise Unauthorized("The access token is not valid, or has expired. Get a new one.")
             self.tokens = None
             try:
                 body = {"refresh_token": used.refresh_token}

@@ -137,7 +137,9 @@ class SandboxGone(SandboxError):
 
 
 class ModelError(ZeneError):
-    """A model call failed. `retryable` says whether the same call may succeed later."""
+    """A model call failed. `retryable` says whether the same call may succeed later, `unsent` that nothing of it
+    has reached the provider, so that it costs nothing.
+    """
 
     status = 502
     code = "model_error"
@@ -149,7 +151,9 @@ class ModelError(ZeneError):
         code: str | None = None,
         details: Mapping[str, Any] | None = None,
         retryable: bool = False,
+        unsent: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, code=code, details=details, retry_after=retry_after)
         self.retryable = retryable
+        self.unsent = unsent

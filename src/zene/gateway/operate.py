@@ -46,11 +46,11 @@ async def alive(_call: Call) -> Health:
 
 @route("GET", "/readyz", access="public")
 async def ready(call: Call) -> Health:
-    """Whether requests are served: 503 while something is missing, and once the gateway is going away."""
+    """Whether requests are served: 503 once the gateway is going away. What it rests on is not asked: where that
+    is away, every gateway answers so, request by request.
+    """
     if call.parts.followers.draining:
         raise Unavailable("This gateway is going away.", code="draining")
-    if reason := await call.parts.outside.not_ready():
-        raise Unavailable(reason, code="not_ready")
     return Health("ready")
 
 

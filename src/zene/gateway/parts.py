@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -50,21 +50,15 @@ def _nothing() -> str | None:
     return None
 
 
-async def _nothing_missing() -> str | None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outside:
     """What the gateway asks of the world. `clock` is in ms since 1970. `users_refused` says why nobody may
-    be added, None when somebody may; `not_ready` what is missing to serve, None when nothing is. Its metrics
-    go to `registry`, which no other gateway shares.
+    be added, None when somebody may. Its metrics go to `registry`, which no other gateway shares.
     """
 
     clock: Callable[[], int] = _now_ms
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     users_refused: Callable[[], str | None] = _nothing
-    not_ready: Callable[[], Awaitable[str | None]] = _nothing_missing
     registry: Registry = field(default_factory=Registry)
 
 

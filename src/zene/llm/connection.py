@@ -19,9 +19,11 @@ TOTAL = {"limit": "total"}
 _HIGH_WATER = 1 << 20  # bytes that may wait unread before the socket is no longer read
 
 
-def unreachable(what: str, *, retryable: bool = True) -> ModelError:
+def unreachable(what: str, *, retryable: bool = True, unsent: bool = False) -> ModelError:
     """The server cannot be reached or hung up; as a rule the same call may succeed later."""
-    return ModelError(f"The model's server {what}.", code="model_unreachable", retryable=retryable)
+    return ModelError(
+        f"The model's server {what}.", code="model_unreachable", retryable=retryable, unsent=unsent
+    )
 
 
 def bad_response(what: str) -> ModelError:

@@ -205,11 +205,12 @@ class Client:
                 )
         except TimeoutError as err:
             limit = self._limits.connect_seconds
-            raise unreachable(f"at {_shown(address)} was not reached within {limit:g} s") from err
+            what = f"at {_shown(address)} was not reached within {limit:g} s"
+            raise unreachable(what, unsent=True) from err
         except OSError as err:
             is_untrusted = isinstance(err, ssl.SSLCertVerificationError)
             what = f"at {_shown(address)} cannot be reached: {err}"
-            raise unreachable(what, retryable=not is_untrusted) from err
+            raise unreachable(what, retryable=not is_untrusted, unsent=True) from err
         return connection
 
 
@@ -229,6 +230,7 @@ def _split(base_url: str) -> SplitResult:
         raise ModelError(
             "The model's address is not an http or https URL. Check its base URL.",
             code="model_unreachable",
+            unsent=True,
         )
     return address
 

@@ -42,7 +42,7 @@ class Persistent:
 
     async def stream(self, request: Request) -> AsyncGenerator[Output, None]:
         """Make the call, again where it failed before its first output; see `base.Provider`."""
-        attempt = 0
+        attempt, was_sent = 0, False
         while True:
             has_begun = False
             try:
@@ -51,6 +51,8 @@ class Persistent:
                         has_begun = True
                         yield output
             except ModelError as error:
+                was_sent = was_sent or not error.unsent
+                error.unsent = not was_sent
                 if has_begun or not _may_pass(error, attempt):
                     raise
                 failure = error

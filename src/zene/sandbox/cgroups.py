@@ -7,6 +7,7 @@ its name, which it has from its first moment on. Both layouts are known:
 version 2 (one tree), and version 1 or hybrid (a tree a controller), where each operation is done in all three.
 """
 
+import errno
 import os
 import secrets
 import signal
@@ -20,6 +21,7 @@ _PERIOD_US = 100_000
 _SHARES, _WEIGHT = "512", "50"  # all sandboxes together weigh half of what one server weighs
 _MAKE_TRIES = 5
 _LABEL = "trusted.zene.label"
+_REMOVED = (errno.ENOENT, errno.ENODEV)  # before a look at a group, and amid it
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Group:
         for folder in self.folders:
             try:
                 found |= {int(line) for line in (folder / "cgroup.procs").read_text().split()}
-            except FileNotFoundError:
-                continue
+            except OSError as err:
+                if err.errno not in _REMOVED:
+                    raise
         return found
 
     def kill(self) -> None:

@@ -16,7 +16,7 @@ from zene.domain.errors import SetupError
 from zene.settings.values import Settings
 
 SHORTEST_KEY = 32  # characters of ZENE_SECRET_KEY
-KEY, _MARKER, _HOME = "secret.key", "installation", "home"
+KEY, _MARKER, _HOME, _RESTORING = "secret.key", "installation", "home", "restoring"
 
 
 @contextmanager
@@ -65,6 +65,24 @@ def check_marker(folder: Path, found: str | None, installation_id: str) -> None:
         raise SetupError(
             f"{folder} belongs to installation {found}, and the store to {installation_id}. Set "
             "ZENE_DATA_DIR or ZENE_STORE to the other's."
+        )
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Let the folder be none of an installation's until the block has come to its end."""
+    sign = folder / _RESTORING
+    sign.touch()
+    yield
+    sign.unlink()
+
+
+def check_restored(folder: Path) -> None:
+    """Raise SetupError where a restore has begun and not come to its end."""
+    if (folder / _RESTORING).exists():
+        raise SetupError(
+            f"A restore into {folder} has not come to its end. Empty this folder and the store that it was "
+            "for, and run `zene restore` again."
         )
 
 

@@ -64,6 +64,6 @@ def translated(error: Exception) -> Exception:
     for kind, code, message, seconds in _MEANINGS:
         if isinstance(error, kind) and not isinstance(error, asyncpg.DataError):
             return Unavailable(
-                message.format(error or type(error).__name__), code=code, retry_after=seconds
+                message.format(str(error) or type(error).__name__), code=code, retry_after=seconds
             )
     return error

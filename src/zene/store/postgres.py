@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from sqlalchemy import text
@@ -137,6 +138,10 @@ async def _setting_up(
         raise SetupError(
             f"The database server refuses us: {err}. Correct ZENE_STORE, or make that database or user."
         ) from err
+    except (ValueError, OverflowError, asyncpg.UndefinedObjectError) as err:
+        raise SetupError(
+            f"ZENE_STORE cannot be used: {err}. It is postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
+        ) from err
     except OSError as err:
         raise Unavailable(
             f"The database does not answer: {str(err) or type(err).__name__}. Start it, or correct ZENE_STORE.",
@@ -147,6 +152,8 @@ async def _setting_up(
 
 
 async def _connect(url: str, limits: Mapping[str, str]) -> "Connection[Any]":
+    """Raises ValueError for a port that is none, which the driver would make another of."""
+    _ = urlsplit(url).port
     settings = {
         "application_name": "zene",
         "jit": "off",

@@ -19,7 +19,15 @@ from msgspec import Struct
 
 from zene.domain.errors import SetupError
 from zene.settings import Settings
-from zene.settings.folder import KEY, claimed, mark, marker, prepared
+from zene.settings.folder import (
+    KEY,
+    check_restored,
+    claimed,
+    mark,
+    marker,
+    prepared,
+    restoring,
+)
 from zene.store import claims, copying, installation, jobs
 from zene.store.base import Rows, Store
 from zene.store.schema import REVISION
@@ -90,6 +98,7 @@ async def restore(settings: Settings, folder: Path) -> str:
         raise SetupError(
             "This backup has no key: its installation had ZENE_SECRET_KEY. Set it to the same."
         )
+    check_restored(settings.data_dir)
     with claimed(prepared(settings.data_dir)):
         async with opened_store(settings) as store:
             await store.migrate()
@@ -98,16 +107,22 @@ async def restore(settings: Settings, folder: Path) -> str:
                     f"{settings.store_shown} is not empty. Restore into a new database; what an earlier try "
                     "left has to go, too."
                 )
-            await _load(store, folder / _ROWS)
-            await asyncio.to_thread(put_back, folder / _FILES, settings.data_dir)
-            if manifest.has_key:
-                shutil.copy2(folder / KEY, settings.data_dir)
-            await check_key(settings, store)
-            await store.write(copying.settle_anywhere)
-            await store.write(claims.take_over_all, now=_now_ms())
-            await store.write(jobs.take_over_jobs, now=_now_ms())
-            name = await store.write(installation.named, secrets.token_hex(8), _now_ms())
-            mark(settings.data_dir, name)
+            with restoring(settings.data_dir):
+                name = await _restored(settings, store, folder, manifest)
+    return name
+
+
+async def _restored(settings: Settings, store: Store, folder: Path, manifest: Manifest) -> str:
+    await _load(store, folder / _ROWS)
+    await asyncio.to_thread(put_back, folder / _FILES, settings.data_dir)
+    if manifest.has_key:
+        shutil.copy2(folder / KEY, settings.data_dir)
+    await check_key(settings, store)
+    await store.write(copying.settle_anywhere)
+    await store.write(claims.take_over_all, now=_now_ms())
+    await store.write(jobs.take_over_jobs, now=_now_ms())
+    name = await store.write(installation.named, secrets.token_hex(8), _now_ms())
+    mark(settings.data_dir, name)
     return name
 
 

@@ -42,6 +42,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, ready: Callable[[str
     from zene.gateway.listening import listening  # noqa: PLC0415
 
     check_address(settings)
+    check_proxies(settings)
     check_shared(settings)
     with listening(settings.host, settings.port) as listener:
         await _serve(settings, listener, stop, ready)
@@ -147,6 +148,18 @@ def check_address(settings: Settings) -> None:
         f"Passwords sent to {settings.host} over plain HTTP can be read on the way. Put a TLS proxy "
         "in front and set ZENE_PUBLIC_URL=https://…, or set allow_insecure_http = true."
     )
+
+
+def check_proxies(settings: Settings) -> None:
+    """What is no address would silently be trusted by nobody. Raises SetupError."""
+    for proxy in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise SetupError(
+                f"ZENE_TRUSTED_PROXIES says {proxy}, which is no address and no network, such as 10.0.0.7 or"
+                " 172.30.0.0/24."
+            ) from None
 
 
 def _hosts(settings: Settings) -> frozenset[str]:

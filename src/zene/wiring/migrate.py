@@ -7,10 +7,11 @@ import time
 
 from msgspec import Struct
 
+from zene.domain.errors import SetupError
 from zene.domain.ids import RANDOM_BYTES, make_id
 from zene.domain.users import email_address
 from zene.settings import Settings
-from zene.settings.folder import make_key, mark, marker
+from zene.settings.folder import check_restored, make_key, mark, marker
 from zene.store import credentials, installation
 from zene.store.base import Store
 from zene.wiring.gateway import check_key
@@ -30,9 +31,18 @@ async def make(settings: Settings, store: Store, *, make_up_password: bool) -> M
     """Make what is missing; twice, or two at once, is harmless. Where no password is set for the first
     administrator, one is made up or there is none yet. Raises SetupError.
     """
+    check_restored(settings.data_dir)
+    found = marker(
+        settings.data_dir
+    )  # before the store is asked, which is named before a folder is marked
     await store.migrate()
-    offered = marker(settings.data_dir) or secrets.token_hex(8)
-    name = await store.write(installation.named, offered, _now_ms())
+    if found is not None and await store.read(installation.name) is None:
+        raise SetupError(
+            f"{settings.data_dir} belongs to installation {found}, and {settings.store_shown} has none: what "
+            "runs there would take the folder's workspaces for nobody's. Correct ZENE_STORE; for a new "
+            "installation name a new folder with ZENE_DATA_DIR or --data-dir."
+        )
+    name = await store.write(installation.named, secrets.token_hex(8), _now_ms())
     mark(settings.data_dir, name)
     if not await store.read(credentials.list_keys):  # another key would open none of them
         make_key(settings)

@@ -36,6 +36,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, ready: Callable[[Rea
     from zene.gateway.listening import listening  # noqa: PLC0415
 
     gateway.check_address(settings)
+    gateway.check_proxies(settings)
     with claimed(settings.data_dir), listening(settings.host, settings.port) as listener:
         async with opened_store(settings) as store:
             made = await migrate.make(settings, store, make_up_password=False)

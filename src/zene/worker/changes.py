@@ -66,6 +66,8 @@ class Changes:
             return
         except ZeneError as err:
             log.warning("changes.not_told", session=session_id, error=err.message)
+        except Exception:  # it costs this session a message, and no task its worker
+            log.exception("changes.broke", session=session_id)
 
     async def _tell(self, session_id: str, body: DiffUpdated) -> None:
         events = await self._desk.store.write(changes.tell, session_id, body, now_ms())

@@ -119,10 +119,12 @@ class Worker:
                 pause_seconds = await self._claim(group)
             except ZeneError as err:
                 log.warning("worker.claim_failed", error=err.message)
-                await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
-                continue
-            if pause_seconds:
+            except Exception:  # a broken look ends no task: the next one may be whole
+                log.exception("worker.claim_broke")
+            else:
                 await self._desk.bus.wakened(pause_seconds)
+                continue
+            await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def _claim(self, group: asyncio.TaskGroup) -> float:
         """Take what is ready; seconds until there is to be looked for more."""

@@ -194,6 +194,28 @@ async def test_what_a_predecessor_was_just_starting_is_killed_by_the_next_start(
     assert groups.groups() == []
 
 
+async def test_a_group_that_is_removed_while_somebody_looks_is_an_empty_one(
+    installation: str,
+) -> None:
+    groups = groups_of(installation)
+    group = groups.create(Limits())
+    code = """if True:
+        import os, sys
+        for _ in range(3000):
+            for folder in sys.argv[1:]:
+                os.rmdir(folder)
+                os.mkdir(folder)
+    """
+    folders = map(str, group.folders)
+    remover = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *folders)
+    looking = asyncio.create_task(remover.wait())
+    while not looking.done():
+        assert group.processes() == set()
+        await asyncio.sleep(0)
+    assert await looking == 0
+    assert group.remove()
+
+
 def join(group: Group, pid: int) -> None:
     for file in group.joins:
         Path(file).write_text(str(pid))

@@ -243,6 +243,12 @@ async def test_missing_usage_is_charged_at_the_reservation(world: World) -> None
     )
 
 
+async def test_a_call_that_never_reached_the_provider_costs_nothing(world: World) -> None:
+    record = await world.tell([ModelError("no", code="model_unreachable", unsent=True)])
+    assert error_code(record) == "model_unreachable"
+    assert record.finished.usage == Usage()
+
+
 async def test_the_bound_is_what_was_counted_and_the_bytes_added_since(world: World) -> None:
     await world.tell(says(LIST, usage=Usage(input_tokens=500, output_tokens=5)), says("Done."))
     first, second = (batch.reserve for batch in world.record.batches if batch.reserve)

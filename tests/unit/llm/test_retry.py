@@ -92,6 +92,19 @@ async def test_it_gives_up_after_a_few_times(code: str, calls: int) -> None:
     assert provider.made == calls
 
 
+@pytest.mark.parametrize(("sent", "unsent"), [((), True), ((0,), False), ((3,), False)])
+async def test_only_what_never_reached_the_provider_counts_as_unsent(
+    sent: tuple[int, ...], *, unsent: bool
+) -> None:
+    errors = [
+        ModelError("no", code="model_unreachable", retryable=True, unsent=n not in sent)
+        for n in range(4)
+    ]
+    with pytest.raises(ModelError) as raised:
+        await outputs_of(Playing(*([error] for error in errors)), Waits())
+    assert raised.value.unsent is unsent
+
+
 @pytest.mark.parametrize(
     "code",
     [
