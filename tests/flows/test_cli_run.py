@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.model_server import Answer, Call, Fault, ModelServer, Script
-from tests.servers import SECONDS, Zene, a_free_port
+from tests.planted import PASSWORD
+from tests.servers import ADMIN, SECONDS, Zene, a_free_port
 
 
 @pytest.fixture
@@ -31,6 +32,16 @@ async def zene(tmp_path: Path, model: ModelServer) -> AsyncIterator[Zene]:
         await person.up()
         await person.login()
         yield person
+
+
+async def test_what_is_wrong_with_a_token_or_a_text_is_told_in_words(zene: Zene) -> None:
+    client = await zene.client()
+    given = {"ZENE_URL": zene.url, "ZENE_TOKEN": "nonsense"}
+    code, _, err = await zene("sessions", **given)
+    assert (code, "is not valid, or has expired" in err) == (1, True), err
+    given["ZENE_TOKEN"] = (await client.login(ADMIN, PASSWORD)).access_token
+    code, _, err = await zene("run", "bad \udcff", **given)
+    assert (code, "not UTF-8" in err) == (2, True), err
 
 
 async def test_a_folder_is_worked_on_live_and_the_diff_is_shown(zene: Zene) -> None:

@@ -110,7 +110,10 @@ class Connection:
         headers = {"idempotency-key": key} if key else {}
         if isinstance(body, Mapping):
             headers["content-type"] = "application/json"
-            body = msgspec.json.encode(_given(body))
+            try:
+                body = msgspec.json.encode(_given(body))
+            except UnicodeEncodeError as err:
+                raise InvalidInput("What was given is not UTF-8 text. Convert it first.") from err
         async with self.opened(
             method, path, query=query, headers=headers, content=body
         ) as response:
