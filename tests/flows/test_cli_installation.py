@@ -314,6 +314,24 @@ def test_doctor_says_what_there_is(zene: Zene) -> None:
         assert what in looked.stdout
 
 
+def test_doctor_sees_a_key_and_a_folder_that_do_not_fit(zene: Zene, tmp_path: Path) -> None:
+    made = zene("migrate")
+    assert made.returncode == 0, made.stderr
+    looked = zene("doctor")
+    assert looked.returncode == 0, looked.stdout
+    assert "also the data folder's" in looked.stdout
+    assert "opens what is sealed" in looked.stdout
+    looked = zene("doctor", ZENE_SECRET_KEY="a key of another installation, long enough")
+    assert (looked.returncode, "another ZENE_SECRET_KEY" in looked.stdout) == (1, True)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "installation").write_text("another\n")
+    looked = zene(
+        "doctor", ZENE_STORE=f"sqlite:///{tmp_path}/data/zene.db", ZENE_DATA_DIR=str(other)
+    )
+    assert (looked.returncode, "belongs to installation another" in looked.stdout) == (1, True)
+
+
 def test_doctor_calls_the_model_where_it_is_told_to(zene: Zene) -> None:
     assert "answered" in zene("doctor", "--model").stdout
     unreachable = zene(

@@ -47,7 +47,7 @@ async def installation(
             model,
             ZENE_BUS=redis.url,
             ZENE_STORE=postgres.url(database),
-            ZENE_TRUSTED_PROXIES='["127.0.0.1"]',
+            ZENE_TRUSTED_PROXIES="127.0.0.1",
         )
         many = await stack.enter_async_context(Many(tmp_path, variables))
         await many.make(gateways=2, workers=2)

@@ -16,12 +16,15 @@ from zene.cli import terminal
 from zene.cli.installation import load, store_file
 from zene.cli.models import model_state
 from zene.cli.terminal import Style, styled
-from zene.domain.errors import ZeneError
+from zene.domain.errors import SetupError, ZeneError
 from zene.domain.messages import Item, SystemText, UserMessage
 from zene.llm.base import Done, Request
 from zene.settings import Settings
-from zene.store import users
+from zene.settings.folder import check_marker, marker, secret_key
+from zene.store import credentials, installation, users
+from zene.store.base import Store
 from zene.wiring import parts
+from zene.wiring.gateway import check_key
 from zene.wiring.worker import probe_sandboxes, users_refused
 
 State = Literal["ok", "weak", "missing"]
@@ -115,11 +118,38 @@ async def _store(settings: Settings) -> AsyncIterator[Finding]:
     try:
         await store.check()
         count = await store.read(users.count_users)
-        yield Finding("ok", "store", f"{settings.store_shown}, {count} users")
+        yield Finding("ok", "store", f"{settings.store_shown}, {terminal.counted(count, 'user')}")
+        async for finding in _installation(settings, store):
+            yield finding
     except ZeneError as err:
         yield Finding("missing", "store", f"{settings.store_shown}: {err.message}")
     finally:
         await store.close()
+
+
+async def _installation(settings: Settings, store: Store) -> AsyncIterator[Finding]:
+    """Whether folder and key are those of what is in the store. A gateway needs no folder, a worker no key."""
+    name = await store.read(installation.name)
+    if name is None:
+        return
+    folder_of = marker(settings.data_dir)
+    try:
+        check_marker(settings.data_dir, folder_of, name)
+        yield Finding("ok", "installation", f"{name}, also the data folder's")
+    except SetupError as err:
+        yield Finding("weak" if folder_of is None else "missing", "installation", err.message)
+    if not await store.read(credentials.list_keys):
+        return
+    try:
+        secret_key(settings)
+    except SetupError as err:
+        yield Finding("weak", "key", err.message)
+        return
+    try:
+        await check_key(settings, store)
+        yield Finding("ok", "key", "opens what is sealed in the store")
+    except SetupError as err:
+        yield Finding("missing", "key", err.message)
 
 
 async def _bus(settings: Settings) -> AsyncIterator[Finding]:
