@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -317,6 +317,27 @@ async def test_a_kept_connection_that_dies_under_a_call_is_replaced(
     heard = await one(server, provider, Answer(text="Yes.", fault=Fault(hang_up=True, times=1)))
     assert heard.text == "Yes."
     assert len(server.requests) == 3
+
+
+class Last(Script, frozen=True, kw_only=True):
+    """Hangs up on whoever asks, and takes no more connections."""
+
+    refuse: Callable[[], None]
+
+    def answer(self, prompt: str, step: int) -> Answer:
+        self.refuse()
+        return Answer(fault=Fault(hang_up=True))
+
+
+async def test_a_call_that_may_have_arrived_over_a_kept_connection_counts_as_sent(
+    server: ModelServer, provider: Provider
+) -> None:
+    await one(server, provider, Answer(text="Yes."))
+    server.scripts["*"] = Last(refuse=server.refuse)
+    heard = await hear(provider, asked(provider, prompt()))
+    assert len(server.requests) == 2
+    assert heard.error is not None
+    assert (heard.error.code, heard.error.unsent) == ("model_unreachable", False)
 
 
 async def test_a_key_that_is_not_taken_is_told_and_not_shown(wire: WireName) -> None:

@@ -75,10 +75,14 @@ class ModelServer:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def close(self) -> None:
-        """Stop, and hang up on everybody."""
+    def refuse(self) -> None:
+        """Take no more connections; those that there are go on."""
         if self._server is not None:
             self._server.close()
+
+    async def close(self) -> None:
+        """Stop, and hang up on everybody."""
+        self.refuse()
         players = [connection.hang_up() for connection in list(self.open_connections)]
         await asyncio.gather(*filter(None, players), return_exceptions=True)
 

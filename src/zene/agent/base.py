@@ -31,8 +31,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     `intents` names the open calls (item ids) whose effect begins once this is committed; a call is named
     once in its life. `reserve` is the input's bound in tokens of the model call that StepStarted, the last
     of `drafts`, announces; where the call may never be made, the task ends with the batch. A last draft of
-    TaskWaiting or TaskFinished ends the run: nothing comes after, but where the
-    answer is Unheard the task has not ended.
+    TaskWaiting or TaskFinished ends the run: nothing comes after, but where the answer is Unheard the task
+    has not ended.
     """
 
     drafts: Sequence[Draft]

@@ -37,9 +37,7 @@ class Follower:
         if self._take is not None:
             try:
                 events = self._take(events)
-            except (
-                Exception
-            ):  # it is its own fault and nobody else's: it begins again from the store
+            except Exception:  # its own fault, not the bus's: it begins again from the store
                 log.exception("follower.broke")
                 self.end(lagged=True)
                 return

@@ -153,12 +153,13 @@ class Client:
     async def _answering(self, address: SplitResult, head: bytes, body: bytes) -> Connection:
         """A connection that has answered with a head: a kept one may die first, then a new one is made."""
         await self._admitted()
-        connection = None
+        connection, was_posted = None, False
         try:
             while True:
                 kept = self._kept_connection()
                 connection = kept or await self._connected(address)
                 connection.post(head, body, total_seconds=self._limits.total_seconds)
+                was_posted = True
                 try:
                     await connection.head()
                 except ModelError:
@@ -166,10 +167,12 @@ class Client:
                         raise
                 else:
                     return connection
-        except BaseException:
+        except BaseException as err:
             self._free.release()
             if connection is not None:
                 connection.abort()
+            if isinstance(err, ModelError) and was_posted:
+                err.unsent = False  # over a kept connection that died, and perhaps it got there
             raise
 
     async def _admitted(self) -> None:

@@ -32,9 +32,8 @@ async def make(settings: Settings, store: Store, *, make_up_password: bool) -> M
     administrator, one is made up or there is none yet. Raises SetupError.
     """
     check_restored(settings.data_dir)
-    found = marker(
-        settings.data_dir
-    )  # before the store is asked, which is named before a folder is marked
+    # Looked at before the store is, which is named before a folder is marked: two may make it at once.
+    found = marker(settings.data_dir)
     await store.migrate()
     if found is not None and await store.read(installation.name) is None:
         raise SetupError(

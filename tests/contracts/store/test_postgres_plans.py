@@ -1,6 +1,5 @@
 """How PostgreSQL finds what a claim asks for, whatever it last heard of the tables: by an index, row by row."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import text
 from tests.contracts.store.world import World
 from tests.postgres_server import PostgresServer
 from zene.store import claims
-from zene.store.base import Statement, Store, Unit
+from zene.store.base import Statement, Unit
 from zene.store.claims import HandedOut
 from zene.store.postgres import PostgresStore
 
@@ -36,16 +35,9 @@ _READ = Statement(
 
 
 @pytest.fixture
-async def database(postgres: PostgresServer) -> AsyncIterator[str]:
-    async with postgres.database() as name:
-        yield name
-
-
-@pytest.fixture
-async def store(postgres: PostgresServer, database: str) -> AsyncIterator[Store]:
-    opened = PostgresStore(postgres.url(database))
-    yield opened
-    await opened.close()
+def server(postgres: PostgresServer) -> PostgresServer:
+    """No other backend plans so."""
+    return postgres
 
 
 def claimed(**terms: Any) -> Unit[tuple[HandedOut, int]]:
@@ -56,14 +48,14 @@ def claimed(**terms: Any) -> Unit[tuple[HandedOut, int]]:
 
 @pytest.mark.parametrize("is_told", [False, True], ids=["old statistics", "new statistics"])
 async def test_a_claim_reads_no_more_for_all_that_is_queued_and_done(
-    postgres: PostgresServer, database: str, world: World, *, is_told: bool
+    store: PostgresStore, world: World, *, is_told: bool
 ) -> None:
     hoarder, session = await world.user(), None
     for user in (hoarder, await world.user()):
         session = await world.session(user)
         await world.submit(session)
     assert session is not None
-    connection = await asyncpg.connect(postgres.url(database))
+    connection = await asyncpg.connect(store.url)
     try:
         await connection.execute(_HISTORY, session.id, session.user_id, MANY)
         await connection.execute("ANALYZE")
@@ -87,13 +79,13 @@ async def test_a_claim_reads_no_more_for_all_that_is_queued_and_done(
 
 
 async def test_a_claim_for_which_everybody_is_held_waits_for_nobody_and_says_so(
-    postgres: PostgresServer, database: str, world: World
+    store: PostgresStore, world: World
 ) -> None:
     task = await world.submit(await world.session(await world.user()))
     claim_some = partial(
         claims.claim, worker="one", home="here", now=world.now, lease_seconds=15, user_cap=4
     )
-    connection = await asyncpg.connect(postgres.url(database))
+    connection = await asyncpg.connect(store.url)
     try:
         async with connection.transaction():
             await connection.execute("SELECT 1 FROM users FOR UPDATE")
