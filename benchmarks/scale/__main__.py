@@ -113,7 +113,7 @@ FIGURES = (
     Figure(key="start seen p99", label="the same, p99", unit="ms"),
     Figure(
         key="rate",
-        label="tasks a second without a model call, one worker",
+        label="tasks a second without a model call, one worker of 64 slots",
         unit="/s",
         must=500,
         aim=1500,

@@ -2,12 +2,14 @@
 
 A unit of work is a plain generator function. It yields `Query`s, receives their rows and returns its
 result. It has no other effect and may be called anew for another attempt, so times and ids come in as
-arguments. SQLite drives units inside SAVEPOINTs of a group commit; PostgreSQL one transaction each.
+arguments. SQLite drives units inside SAVEPOINTs of a group commit; PostgreSQL one transaction each, or, where
+they are made for it, many together.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
+from sqlalchemy import Table, insert
 from sqlalchemy.sql.elements import ClauseElement
 
 P = ParamSpec("P")
@@ -35,6 +37,16 @@ class Statement:
         return Query(self, parameters)
 
 
+class Insertion(Statement):
+    """The INSERT of whole rows, a value for every column: of any number of them as one statement."""
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(insert(table))
+        self.table = table
+
+
 class Query(NamedTuple):
     """What a unit yields."""
 
@@ -60,6 +72,16 @@ class Store(Protocol):
         """Run a unit and commit it; when this returns, the effect is on disk. A unit that raises leaves
         nothing behind, and its error comes out here. One whose caller is cancelled meanwhile may be
         committed all the same. Raises Unavailable.
+        """
+        ...
+
+    async def write_together(
+        self, apart: str, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`write`, for what many do at once: units that run at the same time may share a transaction, each
+        statement made once for all that have come to it. So a unit's first statement locks what it is about
+        with FOR UPDATE, finding nothing where it may not go on, and what it touches then is touched by no other
+        that is kept `apart` from it by another value.
         """
         ...
 

@@ -178,14 +178,10 @@ def claim(
     return HandedOut(claims=claims, may_be_more=True)
 
 
-def extend(leases: Sequence[Lease], *, now: int, lease_seconds: float) -> Unit[list[Lease]]:
-    """Extend leases, but for what is being cancelled; those that are still held."""
+def extend(lease: Lease, *, now: int, lease_seconds: float) -> Unit[bool]:
+    """Extend the lease, unless its task is being cancelled; False where it is not held any more."""
     until = now + round(lease_seconds * 1000)
-    kept = []
-    for lease in leases:
-        if (yield _EXTEND(task=lease.task_id, epoch=lease.epoch, until=until)):
-            kept.append(lease)  # noqa: PERF401 - a unit yields, a comprehension cannot
-    return kept
+    return bool((yield _EXTEND(task=lease.task_id, epoch=lease.epoch, until=until)))
 
 
 def hand_over(lease: Lease, *, now: int, worked_ms: int) -> Unit[list[Event]]:

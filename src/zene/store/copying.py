@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Table, bindparam, insert, select, tuple_, update
+from sqlalchemy import Table, bindparam, select, tuple_, update
 
-from zene.store.base import Row, Rows, Statement, Unit
+from zene.store.base import Insertion, Row, Rows, Statement, Unit
 from zene.store.columns import metadata
 from zene.store.schema import sessions
 
@@ -22,7 +22,7 @@ class _Copied(Struct, frozen=True):
     key: tuple[int, ...]  # which of the columns
     first: Statement
     next: Statement
-    insert: Statement
+    insert: Insertion
 
 
 def _copied(table: Table) -> _Copied:
@@ -35,7 +35,7 @@ def _copied(table: Table) -> _Copied:
         key=tuple(columns.index(column.name) for column in key),
         first=Statement(page),
         next=Statement(page.where(tuple_(*key) > last)),
-        insert=Statement(insert(table)),
+        insert=Insertion(table),
     )
 
 

@@ -7,13 +7,13 @@ What the transaction says is collected by a `Writer` and given its places at the
 from collections.abc import Sequence
 
 from msgspec import Raw
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
 
 from zene.domain.errors import LeaseLost, NotFound
 from zene.domain.events import Draft, Event, envelope
 from zene.domain.tasks import Lease
 from zene.domain.times import rfc3339
-from zene.store.base import Row, Statement, Unit
+from zene.store.base import Insertion, Row, Statement, Unit
 from zene.store.columns import ANY_OF_THEM, chunks
 from zene.store.schema import events, sessions
 
@@ -41,7 +41,7 @@ _KEEP_BATCH = Statement(
         batch_grant=bindparam("answer"),
     )
 )
-_INSERT = Statement(insert(events))
+_INSERT = Insertion(events)
 _COLUMNS = (
     events.c.seq,
     events.c.at,

@@ -7,14 +7,14 @@ of their numbers. asyncpg prepares each SQL once for each connection.
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import BindParameter, Column, Insert, Table, bindparam, func, insert, select
+from sqlalchemy import BindParameter, Column, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.asyncpg import PGCompiler_asyncpg, PGDialect_asyncpg
 from sqlalchemy.dialects.postgresql.base import PGTypeCompiler
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.elements import ClauseElement
 
-from zene.store.base import Query, Rows, Statement, T, Unit
+from zene.store.base import Insertion, Query, Rows, Statement, T, Unit
 from zene.store.columns import for_dialect, metadata
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class Numbered(NamedTuple):
 async def drive(connection: "Connection[Any]", unit: Unit[T], gets_on: Callable[[], None]) -> T:
     """Run a unit's statements inside the transaction that is open, telling of each answer; its result."""
     try:
-        rows = await _execute(connection, next(unit))
+        rows = await execute(connection, next(unit))
         while True:
             gets_on()
-            rows = await _execute(connection, unit.send(rows))
+            rows = await execute(connection, unit.send(rows))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -58,7 +58,7 @@ async def drive(connection: "Connection[Any]", unit: Unit[T], gets_on: Callable[
 async def drive_alone(connection: "Connection[Any]", unit: Unit[T]) -> T:
     """Run a unit of one statement, which needs no transaction. Raises HasMore for one that has two."""
     try:
-        rows = await _execute(connection, next(unit))
+        rows = await execute(connection, next(unit))
         unit.send(rows)
     except StopIteration as end:
         result: T = end.value
@@ -85,37 +85,35 @@ def definitions() -> Iterator[str]:
             yield str(CreateIndex(for_dialect(index, "postgresql")).compile(dialect=_DIALECT))
 
 
-async def _execute(connection: "Connection[Any]", query: Query) -> Rows:
+async def execute(connection: "Connection[Any]", query: Query) -> Rows:
+    """Run one statement; its rows."""
     statement, parameters = query
     if len(parameters) == 1:
         sql, names = statement.compiled.get("postgresql") or compiled(statement)
         values = parameters[0]
-        return await connection.fetch(sql, *[_text(values[name]) for name in names])
-    if not isinstance(statement.expression, Insert):
+        return await connection.fetch(sql, *[text(values[name]) for name in names])
+    if not isinstance(statement, Insertion):
         sql, names = statement.compiled.get("postgresql") or compiled(statement)
         await connection.executemany(
             sql, [[values[name] for name in names] for values in parameters]
         )
         return ()
     sql, names = statement.compiled.get("postgresql, many") or _compiled_for_many(statement)
-    columns = ([values[name] for values in parameters] for name in names)
+    columns = ([text(values[name]) for values in parameters] for name in names)
     return await connection.fetch(sql, *columns)
 
 
-def _text(value: Any) -> Any:
-    """The value; PostgreSQL's text has no NUL, which a model may still send in the name of a call."""
+def text(value: Any) -> Any:
+    """The value as PostgreSQL takes it; PostgreSQL's text has no NUL, which a model may still send in the name of a call."""
     return value.replace("\0", "\ufffd") if type(value) is str and "\0" in value else value
 
 
-def _compiled_for_many(statement: Statement) -> Numbered:
-    """The INSERT of whole rows with one array for each column: one statement for any number of rows."""
-    plain = statement.expression
-    if not isinstance(plain, Insert) or not isinstance(plain.table, Table):
-        raise TypeError(str(plain))
-    columns = plain.table.columns
+def _compiled_for_many(statement: Insertion) -> Numbered:
+    """With one array for each column."""
+    columns = statement.table.columns
     arrays = [bindparam(column.name, type_=ARRAY(column.type)) for column in columns]
     rows = func.unnest(*arrays).table_valued(*columns.keys()).render_derived()
-    made = _numbered(insert(plain.table).from_select(columns.keys(), select(*rows.c)))
+    made = _numbered(insert(statement.table).from_select(columns.keys(), select(*rows.c)))
     statement.compiled["postgresql, many"] = made
     return made
 

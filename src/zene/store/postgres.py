@@ -1,4 +1,6 @@
-"""PostgreSQL: the store that many gateways and workers share. A unit is one transaction at READ COMMITTED."""
+"""PostgreSQL: the store that many gateways and workers share. A unit is one transaction at READ COMMITTED, or a
+part of one.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,16 +18,17 @@ from zene.store.numbered import definitions
 from zene.store.outages import REFUSED, translated
 from zene.store.revisions import check_revision
 from zene.store.schema import REVISION
+from zene.store.together import MOST
+from zene.store.transactions import GoAlone, Reading, write, write_together
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-WRITERS = 10  # connections of one process
+WRITERS = 8  # connections of one process
+TOGETHER = 2
 READERS = 4
 _CONNECT_SECONDS = 2.0
 _STATEMENTS = 512  # prepared ones that a connection keeps
-_WRITES = "BEGIN"  # at the isolation of `_LIMITS`: the shortest, since every unit says it
-_READS = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _LIMITS = {
     "default_transaction_isolation": "read committed",
     "statement_timeout": "2000",
@@ -53,10 +56,10 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._migrator = partial(_connect, url, _MIGRATION_LIMITS)
-        self._writers = Lanes(partial(_connect, url, _LIMITS), _WRITES, WRITERS)
-        self._readers = Lanes(
-            partial(_connect, url, _LIMITS | _ONLY_READS), _READS, READERS, only_read=True
-        )
+        writer = partial(_connect, url, _LIMITS)
+        self._writers = Lanes(writer, write, WRITERS)
+        self._together = Lanes(writer, write_together, TOGETHER, most=MOST)
+        self._readers = Lanes(partial(_connect, url, _LIMITS | _ONLY_READS), Reading(), READERS)
         self._closed = False
 
     async def migrate(self) -> None:
@@ -77,6 +80,16 @@ class PostgresStore:
         """Run a unit in a transaction of its own; returns after its commit."""
         return await self._run(self._writers, partial(unit, *args, **kwargs))
 
+    async def write_together(
+        self, apart: str, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit with those that wait at the same time; one that would keep them waiting, by itself."""
+        begin = partial(unit, *args, **kwargs)
+        try:
+            return await self._run(self._together, begin, apart)
+        except GoAlone:
+            return await self._run(self._writers, begin)
+
     async def read(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit on a snapshot."""
         return await self._run(self._readers, partial(unit, *args, **kwargs))
@@ -89,12 +102,13 @@ class PostgresStore:
         """Finish what waits, then let every connection go."""
         self._closed = True
         await self._readers.close()
+        await self._together.close()
         await self._writers.close()
 
-    async def _run(self, lanes: Lanes, begin: Callable[[], Unit[T]]) -> T:
+    async def _run(self, lanes: Lanes, begin: Callable[[], Unit[T]], apart: str = "") -> T:
         if self._closed:
             raise Unavailable("The store is closed.")
-        return await lanes.run(begin)
+        return await lanes.run(begin, apart)
 
     async def _upgrade(self, found: str) -> None:
         from zene.store import migrations  # noqa: PLC0415 - 0.2 s and 12 MB that few starts need
@@ -166,6 +180,7 @@ async def _connect(url: str, limits: Mapping[str, str]) -> "Connection[Any]":
         url,
         timeout=_CONNECT_SECONDS,
         statement_cache_size=_STATEMENTS,
+        max_cacheable_statement_size=0,
         max_cached_statement_lifetime=0,
         server_settings=settings,
     )

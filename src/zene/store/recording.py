@@ -28,7 +28,7 @@ from zene.domain.tasks import FROM, Lease, Outcome
 from zene.domain.times import milliseconds
 from zene.store import ending, quotas, spending, steers
 from zene.store.approvals import resume
-from zene.store.base import Statement, Unit
+from zene.store.base import Insertion, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import HELD, Writer, tail
 from zene.store.schema import approvals, items, sessions, tasks, users
@@ -38,19 +38,7 @@ _RUN = Statement(
     .where(tasks.c.id == bindparam("task"), one_of(tasks.c.status, *FROM["running"]))
     .values(status="running")
 )
-_START_ITEM = Statement(
-    insert(items).values(
-        id=bindparam("item"),
-        session_id=bindparam("session"),
-        task_id=bindparam("task"),
-        step=bindparam("at_step"),
-        place=bindparam("seq"),
-        kind=bindparam("as_kind"),
-        status=bindparam("state"),
-        call_id=bindparam("call"),
-        content=bindparam("text"),
-    )
-)
+_START_ITEM = Insertion(items)
 _COMPACT = Statement(
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
@@ -332,15 +320,17 @@ def _start_item(batch: _Batch, draft: Draft, body: ItemStarted, end: Draft | Non
     elif body.kind in CALL_KINDS:
         content = draft.content
     yield _START_ITEM(
-        item=body.item_id,
-        session=batch.lease.session_id,
-        task=batch.lease.task_id,
-        at_step=draft.step or 0,
-        seq=seq,
-        as_kind=body.kind,
-        state=status,
-        call=body.call_id,
-        text=None if content is None else ending.encoded(content),
+        id=body.item_id,
+        session_id=batch.lease.session_id,
+        task_id=batch.lease.task_id,
+        step=draft.step or 0,
+        place=seq,
+        kind=body.kind,
+        status=status,
+        call_id=body.call_id,
+        content=None if content is None else ending.encoded(content),
+        asked=0,
+        intent_epoch=None,
     )
 
 

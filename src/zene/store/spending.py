@@ -5,7 +5,7 @@ the session's through its log's `Writer`. The numbers stand in the user's row an
 decided on by the UPDATEs that change them.
 """
 
-from sqlalchemy import bindparam, case, func, insert, or_, select, text, update
+from sqlalchemy import bindparam, case, func, or_, select, text, update
 
 from zene.domain.events import Draft, StepFinished, StepStarted
 from zene.domain.messages import Usage
@@ -13,7 +13,7 @@ from zene.domain.quotas import day_of
 from zene.domain.situation import Grant, Granted, Refused
 from zene.domain.tasks import FROM, Lease
 from zene.store import quotas, rows
-from zene.store.base import Statement, Unit
+from zene.store.base import Insertion, Statement, Unit
 from zene.store.columns import one_of
 from zene.store.log import Writer
 from zene.store.schema import model_calls, tasks
@@ -44,20 +44,7 @@ _WANT = Statement(
 )
 LEFT = tasks.c.max_tokens_total - tasks.c.input_tokens - tasks.c.output_tokens - tasks.c.reserved
 _LEFT = Statement(select(LEFT).where(tasks.c.id == bindparam("task")))
-_OPEN_CALL = Statement(
-    insert(model_calls).values(
-        task_id=bindparam("task"),
-        step=bindparam("at_step"),
-        session_id=bindparam("session"),
-        user_id=bindparam("user"),
-        model=bindparam("named"),
-        place=bindparam("seq"),
-        status="open",
-        input_bound=bindparam("bound"),
-        output_cap=bindparam("cap"),
-        started_at=bindparam("now"),
-    )
-)
+_OPEN_CALL = Insertion(model_calls)
 _SETTLE_CALL = Statement(
     update(model_calls)
     .where(
@@ -144,15 +131,19 @@ def reserve(  # noqa: PLR0913 - a row of a ledger
     if not isinstance(grant, Granted):
         return grant
     yield _OPEN_CALL(
-        task=lease.task_id,
-        at_step=step,
-        session=lease.session_id,
-        user=lease.user_id,
-        named=draft.body.model if isinstance(draft.body, StepStarted) else "",
-        seq=writer.add(draft),
-        bound=bound,
-        cap=grant.max_output_tokens,
-        now=now,
+        task_id=lease.task_id,
+        step=step,
+        session_id=lease.session_id,
+        user_id=lease.user_id,
+        model=draft.body.model if isinstance(draft.body, StepStarted) else "",
+        place=writer.add(draft),
+        status="open",
+        input_bound=bound,
+        output_cap=grant.max_output_tokens,
+        **dict.fromkeys(rows.USAGE_NAMES, 0),
+        cost=None,
+        started_at=now,
+        ended_at=None,
     )
     return grant
 

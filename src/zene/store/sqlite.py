@@ -36,6 +36,12 @@ class SqliteStore:
         """Run a unit in the next group; returns after its commit."""
         return await self._run(self._writer, partial(unit, *args, **kwargs))
 
+    async def write_together(
+        self, _apart: str, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit in the next group, as all are."""
+        return await self.write(unit, *args, **kwargs)
+
     async def read(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit on a snapshot, beside the writer."""
         return await self._run(self._readers, partial(unit, *args, **kwargs))

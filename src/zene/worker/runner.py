@@ -253,7 +253,8 @@ class Runner:
         while True:
             try:
                 async with self._turn(batch):
-                    return await self._desk.store.write(
+                    return await self._desk.store.write_together(
+                        self.lease.user_id,
                         recording.record,
                         self.lease,
                         drafts,
