@@ -133,9 +133,9 @@ async def test_two_workers_never_get_the_same_task(world: World) -> None:
 async def test_a_lease_is_extended_only_while_it_is_held(world: World) -> None:
     kept, lost = await world.started(), await world.started()
     await world.finish(lost.lease)
-    extend = partial(world.store.write, claims.extend, now=world.now, lease_seconds=30)
-    assert await extend(kept.lease)
-    assert not await extend(lost.lease)
+    extend = partial(claims.extend, now=world.now, lease_seconds=30)
+    assert await world.store.write(extend, kept.lease)
+    assert not await world.store.write(extend, lost.lease)
     world.now += 20_000
     assert await world.sweep() == []
     world.now += 11_000

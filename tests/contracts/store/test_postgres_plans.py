@@ -1,5 +1,6 @@
 """How PostgreSQL finds what a claim asks for, whatever it last heard of the tables: by an index, row by row."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -7,12 +8,14 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from tests.contracts.store.world import World
+from tests.contracts.store.world import World, finished
 from tests.postgres_server import PostgresServer
-from zene.store import claims
+from zene.domain.sessions import Session
+from zene.store import claims, recording
 from zene.store.base import Statement, Unit
 from zene.store.claims import HandedOut
 from zene.store.postgres import PostgresStore
+from zene.store.recording import Recorded
 
 MANY = 4000
 FEW = 400  # rows read, for two tasks
@@ -34,6 +37,12 @@ _READ = Statement(
 )
 
 
+def ended(*args: Any, **kwargs: Any) -> Unit[tuple[Recorded, int]]:
+    """The last batch of a task, and what its transaction has read by then, for others, too."""
+    recorded = yield from recording.record(*args, **kwargs)
+    return recorded, int((yield _READ())[0][0])
+
+
 @pytest.fixture
 def server(postgres: PostgresServer) -> PostgresServer:
     """No other backend plans so."""
@@ -46,25 +55,28 @@ def claimed(**terms: Any) -> Unit[tuple[HandedOut, int]]:
     return handed_out, int((yield _READ())[0][0])
 
 
-@pytest.mark.parametrize("is_told", [False, True], ids=["old statistics", "new statistics"])
-async def test_a_claim_reads_no_more_for_all_that_is_queued_and_done(
-    store: PostgresStore, world: World, *, is_told: bool
-) -> None:
-    hoarder, session = await world.user(), None
-    for user in (hoarder, await world.user()):
-        session = await world.session(user)
-        await world.submit(session)
-    assert session is not None
+async def fill(store: PostgresStore, session: Session, *, is_told: bool) -> None:
+    """Many tasks and sessions of the session's user, done and queued; whether PostgreSQL has been told."""
     connection = await asyncpg.connect(store.url)
     try:
         await connection.execute(_HISTORY, session.id, session.user_id, MANY)
         await connection.execute("ANALYZE")
-        await connection.execute(_SESSIONS, hoarder.id, MANY)
-        await connection.execute(_BACKLOG, hoarder.id, MANY)
+        await connection.execute(_SESSIONS, session.user_id, MANY)
+        await connection.execute(_BACKLOG, session.user_id, MANY)
         if is_told:
             await connection.execute("ANALYZE")
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["old statistics", "new statistics"])
+async def test_a_claim_reads_no_more_for_all_that_is_queued_and_done(
+    store: PostgresStore, world: World, *, is_told: bool
+) -> None:
+    hoarder = await world.session(await world.user())
+    for session in (hoarder, await world.session(await world.user())):
+        await world.submit(session)
+    await fill(store, hoarder, is_told=is_told)
     handed_out, read = await world.store.write(
         claimed,
         worker="one",
@@ -76,6 +88,28 @@ async def test_a_claim_reads_no_more_for_all_that_is_queued_and_done(
     )
     assert len(handed_out.claims) == 2
     assert read < FEW
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["old statistics", "new statistics"])
+async def test_ends_that_come_together_read_no_more_for_it(
+    store: PostgresStore, world: World, *, is_told: bool
+) -> None:
+    claims_ = [await world.started() for _ in range(8)]
+    await fill(store, claims_[0].session, is_told=is_told)
+    ends = await asyncio.gather(
+        *(
+            store.write_together(
+                claim.lease.user_id,
+                ended,
+                claim.lease,
+                [finished(claim.lease)],
+                batch_id="1.1",
+                now=world.now,
+            )
+            for claim in claims_
+        )
+    )
+    assert max(read for _, read in ends) < FEW
 
 
 async def test_a_claim_for_which_everybody_is_held_waits_for_nobody_and_says_so(

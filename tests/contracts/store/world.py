@@ -146,7 +146,9 @@ class World:
     async def record(self, lease: Lease, *drafts: Draft, **options: Any) -> Recorded:
         """What the lease's worker commits."""
         options.setdefault("batch_id", self.id("bat"))
-        return await self.store.write(recording.record, lease, drafts, now=self.now, **options)
+        return await self.store.write_together(
+            lease.user_id, recording.record, lease, drafts, now=self.now, **options
+        )
 
     async def step(
         self, lease: Lease, number: int = 1, *, bound: int = 100, cap: int = 50
