@@ -34,7 +34,7 @@ async def starts(where: Place, quick: bool) -> Values:  # noqa: FBT001 - as all 
 
 async def rate(where: Place, quick: bool) -> Values:  # noqa: FBT001
     """Tasks a second."""
-    return await tasks.rate(where, 400 if quick else 2000)
+    return await tasks.rate(where, 1000 if quick else 2000)
 
 
 async def recovery(where: Place, quick: bool) -> Values:  # noqa: FBT001
