@@ -19,7 +19,7 @@ from zene.store.outages import REFUSED, translated
 from zene.store.revisions import check_revision
 from zene.store.schema import REVISION
 from zene.store.together import MOST
-from zene.store.transactions import GoAlone, Reading, write, write_together
+from zene.store.transactions import Reading, Together, write
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -58,7 +58,7 @@ class PostgresStore:
         self._migrator = partial(_connect, url, _MIGRATION_LIMITS)
         writer = partial(_connect, url, _LIMITS)
         self._writers = Lanes(writer, write, WRITERS)
-        self._together = Lanes(writer, write_together, TOGETHER, most=MOST)
+        self._together = Lanes(writer, Together(self._writers.take), TOGETHER, most=MOST)
         self._readers = Lanes(partial(_connect, url, _LIMITS | _ONLY_READS), Reading(), READERS)
         self._closed = False
 
@@ -84,11 +84,7 @@ class PostgresStore:
         self, apart: str, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit with those that wait at the same time; one that would keep them waiting, by itself."""
-        begin = partial(unit, *args, **kwargs)
-        try:
-            return await self._run(self._together, begin, apart)
-        except GoAlone:
-            return await self._run(self._writers, begin)
+        return await self._run(self._together, partial(unit, *args, **kwargs), apart)
 
     async def read(self, unit: Callable[P, Unit[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit on a snapshot."""
@@ -102,7 +98,7 @@ class PostgresStore:
         """Finish what waits, then let every connection go."""
         self._closed = True
         await self._readers.close()
-        await self._together.close()
+        await self._together.close()  # before those that it hands on to
         await self._writers.close()
 
     async def _run(self, lanes: Lanes, begin: Callable[[], Unit[T]], apart: str = "") -> T:

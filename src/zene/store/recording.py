@@ -153,6 +153,11 @@ class _Batch(Struct, frozen=True, kw_only=True):
     whole: set[str | None]  # items that were written with their end
 
 
+def apart(lease: Lease, drafts: Sequence[Draft], reserve: int | None) -> str:
+    """What no two batches may both write to at a time: the user's row, or else the session's."""
+    return lease.user_id if _is_users(drafts, reserve) else lease.session_id
+
+
 def record(  # noqa: PLR0913 - a batch, field by field
     lease: Lease,
     drafts: Sequence[Draft],
@@ -172,10 +177,8 @@ def record(  # noqa: PLR0913 - a batch, field by field
     good the task ends. A success that has not heard what its user said is none, and left out, too. Raises
     LeaseLost.
     """
-    ends = any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
-    settles = any(isinstance(draft.body, StepFinished) for draft in drafts)
-    fenced = _FENCE_WITH_USER if ends or settles or reserve is not None else _FENCE
-    fence = yield fenced(
+    ends, settles = _ends(drafts), _settles(drafts)
+    fence = yield (_FENCE_WITH_USER if _is_users(drafts, reserve) else _FENCE)(
         user=lease.user_id,
         session=lease.session_id,
         task=lease.task_id,
@@ -233,6 +236,18 @@ def _commit(
     answer = None if grant is None else msgspec.json.encode(grant).decode()
     events = yield from batch.writer.flush_batch(batch.id, answer=answer, lets_go=lets_go)
     return events, grant
+
+
+def _is_users(drafts: Sequence[Draft], reserve: int | None) -> bool:
+    return reserve is not None or _ends(drafts) or _settles(drafts)
+
+
+def _ends(drafts: Sequence[Draft]) -> bool:
+    return any(isinstance(draft.body, TaskFinished | TaskWaiting) for draft in drafts[-1:])
+
+
+def _settles(drafts: Sequence[Draft]) -> bool:
+    return any(isinstance(draft.body, StepFinished) for draft in drafts)
 
 
 def _waits_for_tokens(drafts: Sequence[Draft]) -> bool:

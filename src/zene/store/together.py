@@ -47,11 +47,9 @@ class _Run:
         self.unit.close()
 
 
-async def drive_together(
-    connection: "Connection[Any]", works: Sequence[Work]
-) -> list[tuple[Work, Any]]:
-    """Run the units inside the transaction that is open; those that have ended, with their results. Missing are
-    those whose first statement found nothing, or only what somebody else holds: they have done nothing.
+async def drive_together(connection: "Connection[Any]", works: Sequence[Work]) -> dict[Work, Any]:
+    """Run the units inside the transaction that is open; their results. Missing are those whose first statement
+    found nothing, or only what somebody else holds: they have done nothing.
     """
     runs = going = [_Run(work) for work in works]
     while going:
@@ -67,7 +65,7 @@ async def drive_together(
             else:
                 run.leave()
         going = [run for run in going if not run.is_over]
-    return [(run.work, run.result) for run in runs if run.done]
+    return {run.work: run.result for run in runs if run.done}
 
 
 def _done(run: _Run) -> int:
@@ -120,7 +118,10 @@ def _compiled(statement: Statement, name: str, times: int, *, begins: bool) -> N
     """The statement so many times over, kept for the next time."""
     sql, names = compiled(statement)
     if begins:
-        sql += " SKIP LOCKED"  # it ends with what it locks
+        if " FOR NO KEY UPDATE" not in sql:
+            message = f"A unit that shares a transaction begins with a lock: {sql}"
+            raise TypeError(message)
+        sql += " SKIP LOCKED"
     if times > 1:
         parts = [f"q{nth} AS ({_shifted(sql, nth * len(names))})" for nth in range(times)]
         has_rows = sql.startswith("SELECT") or " RETURNING " in sql

@@ -1,9 +1,11 @@
 """What a lane does with its units: a transaction for each, a read that may need none, or one for many."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any
+
+from asyncpg import ConnectionDoesNotExistError
 
 from zene.store.base import Unit
 from zene.store.lanes import Work
@@ -21,14 +23,10 @@ _WRITES = (
 _READS = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
-class GoAlone(Exception):
-    """The unit has left its group, without effect."""
-
-
 async def write(connection: "Connection[Any]", works: Sequence[Work]) -> None:
     """A transaction for each."""
     for work in works:
-        work.succeed(await _transact(connection, _WRITES, work))
+        await _patiently(partial(_once, connection, _WRITES, work))
 
 
 class Reading:
@@ -42,47 +40,68 @@ class Reading:
     async def __call__(self, connection: "Connection[Any]", works: Sequence[Work]) -> None:
         """Each on a snapshot."""
         for work in works:
-            code = _code(work.begin)
-            if code is not None and code not in self._longer:
-                try:
-                    work.succeed(await drive_alone(connection, work.begin()))
-                    continue
-                except HasMore:
-                    self._longer.add(code)
-            work.succeed(await _transact(connection, _READS, work))
+            await _patiently(partial(self._once, connection, work))
+
+    async def _once(self, connection: "Connection[Any]", work: Work) -> None:
+        code = _code(work.begin)
+        if code is not None and code not in self._longer:
+            try:
+                work.succeed(await drive_alone(connection, work.begin()))
+            except HasMore:
+                self._longer.add(code)
+            else:
+                return
+        await _once(connection, _READS, work)
 
 
-async def write_together(connection: "Connection[Any]", works: Sequence[Work]) -> None:
-    """One transaction for all that have what they need at once; the others fail with GoAlone, as all do where
-    the error of one takes the transaction down.
+class Together:
+    """One transaction for all that have what they need at once; the others are handed on to be run `alone`, as
+    all are where the error of one takes the transaction down.
     """
-    await connection.execute(_WRITES)
-    try:
-        ended = await drive_together(connection, sorted(works, key=_apart))
-    except Exception as err:
-        if ends_connection(err) or connection.is_closed():
-            raise
-        await connection.execute("ROLLBACK")
-        ended = []
-    else:
-        await connection.execute("COMMIT")
-    for work, result in ended:
-        work.succeed(result)
-    for work in works:
-        work.fail(GoAlone())  # who has an answer keeps it
+
+    def __init__(self, alone: Callable[[Work], None]) -> None:
+        self._alone = alone
+
+    async def __call__(self, connection: "Connection[Any]", works: Sequence[Work]) -> None:
+        """As many at once as there are. Raises only what is none of a unit's own errors."""
+        await connection.execute(_WRITES)
+        begun = [work for work in sorted(works, key=_apart) if not work.is_over]
+        for work in begun:
+            work.gets_on()
+        try:
+            ended = await drive_together(connection, begun)
+        except Exception as err:
+            if ends_connection(err):
+                raise
+            if connection.is_closed():
+                raise ConnectionDoesNotExistError("it was cut") from err
+            await connection.execute("ROLLBACK")
+            ended = {}
+        else:
+            await connection.execute("COMMIT")
+        for work in begun:
+            if work in ended:
+                work.succeed(ended[work])
+            elif not work.is_over:
+                self._alone(work)
 
 
-async def _transact(connection: "Connection[Any]", begins: str, work: Work) -> Any:
+async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
+    """Once more, and more often, where others have come before it."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return await _once(connection, begins, work)
+            return await attempt()
         except CONTENTION:
             continue
-    return await _once(connection, begins, work)
+    return await attempt()
 
 
-async def _once(connection: "Connection[Any]", begins: str, work: Work) -> Any:
+async def _once(connection: "Connection[Any]", begins: str, work: Work) -> None:
     await connection.execute(begins)
+    work.gets_on()
+    if work.is_over:  # who was told that it failed may have gone on by now
+        await connection.execute("ROLLBACK")
+        return
     try:
         result = await drive(connection, work.begin(), work.gets_on)
     except Exception:
@@ -90,7 +109,7 @@ async def _once(connection: "Connection[Any]", begins: str, work: Work) -> Any:
             await connection.execute("ROLLBACK")
         raise
     await connection.execute("COMMIT")
-    return result
+    work.succeed(result)
 
 
 def _apart(work: Work) -> str:

@@ -254,7 +254,7 @@ class Runner:
             try:
                 async with self._turn(batch):
                     return await self._desk.store.write_together(
-                        self.lease.user_id,
+                        recording.apart(self.lease, drafts, batch.reserve),
                         recording.record,
                         self.lease,
                         drafts,

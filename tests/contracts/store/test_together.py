@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from tests.contracts.store.world import (
     written,
 )
 from tests.postgres_server import PostgresServer
-from zene.domain.errors import Conflict, LeaseLost, ZeneError
+from zene.domain.errors import Conflict, LeaseLost, Unavailable, ZeneError
 from zene.domain.events import Draft, StepStarted
 from zene.domain.tasks import Lease
-from zene.store import claims
-from zene.store.postgres import PostgresStore
+from zene.store import claims, lanes, recording
+from zene.store.postgres import TOGETHER, PostgresStore
 from zene.store.sqlite import SqliteStore
+from zene.store.together import MOST
 
 MANY = 24
 SECONDS = 20.0
@@ -255,3 +257,95 @@ async def test_what_comes_together_is_asked_together(
     said.clear()
     await gathered([world.finish(lease) for lease in leases[1:]])
     assert len(said) < 5 * alone  # in place of fifteen times
+
+
+async def test_who_fails_as_the_connection_is_lost_fails_alone(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(postgres_store)
+    leases = await leases_of(world, 8)
+    items = [world.id("itm") for _ in leases]
+    for lease, item in zip(leases, items, strict=True):
+        await world.record(lease, call(lease, item))
+    await world.record(leases[3], intents=[items[3]])
+    fetch = asyncpg.Connection.fetch
+
+    async def lost(connection: Any, sql: str, *values: Any) -> Any:
+        rows = await fetch(connection, sql, *values)
+        if sql.startswith("WITH q0 AS (UPDATE items SET intent_epoch"):
+            connection.terminate()  # with its answer, the server's end
+        return rows
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", lost)
+    ends = await gathered(
+        [world.record(lease, intents=[item]) for lease, item in zip(leases, items, strict=True)]
+    )
+    refused = [n for n, end in enumerate(ends) if isinstance(end, Conflict)]
+    assert refused in ([], [3])
+    assert sum(isinstance(end, Unavailable) for end in ends) > 1
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_was_given_up_does_not_begin_any_more(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch, *, together: bool
+) -> None:
+    world = World(postgres_store)
+    [lease] = await leases_of(world, 1)
+    before = await world.log(lease.session_id)
+    may_connect, connect = asyncio.Event(), asyncpg.connect
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        await may_connect.wait()
+        return await connect(*args, **kwargs)
+
+    monkeypatch.setattr(asyncpg, "connect", late)
+    monkeypatch.setattr(lanes, "SECONDS", 0.2)
+    slow = PostgresStore(postgres_store.url)
+    unit = partial(recording.record, lease, [finished(lease)], batch_id="1.1", now=world.now)
+    with pytest.raises(Unavailable):
+        await (slow.write_together("", unit) if together else slow.write(unit))
+    may_connect.set()
+    await slow.close()  # after all that began
+    assert await world.log(lease.session_id) == before
+
+
+async def test_who_has_waited_for_long_takes_nobody_down(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(postgres_store)
+    leases = await leases_of(world, MOST * TOGETHER + 1)
+    monkeypatch.setattr(lanes, "SECONDS", 1.2)
+    fetch = asyncpg.Connection.fetch
+
+    async def slow(connection: Any, sql: str, *values: Any) -> Any:
+        if sql.endswith("SKIP LOCKED") or "SKIP LOCKED)" in sql:
+            await asyncio.sleep(
+                0.8
+            )  # what waits for this and then for its own waits longer than it may
+        return await fetch(connection, sql, *values)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", slow)
+    ends = await gathered([world.finish(lease) for lease in leases])
+    assert [end.events[-1].type for end in ends] == ["task.finished"] * len(leases)
+
+
+async def test_a_store_that_closes_finishes_what_has_to_go_alone(
+    postgres_store: PostgresStore,
+) -> None:
+    world = World(postgres_store)
+    [lease] = await leases_of(world, 1)
+    closing = PostgresStore(postgres_store.url)
+    connection = await asyncpg.connect(postgres_store.url)
+    try:
+        async with connection.transaction():
+            await connection.fetch(
+                "SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE", lease.session_id
+            )
+            held = asyncio.create_task(World(closing).finish(lease))
+            await asyncio.sleep(0)
+            closed = asyncio.create_task(closing.close())
+            assert not (await asyncio.wait([held, closed], timeout=0.3))[0]
+    finally:
+        await connection.close()
+    assert (await held).events[-1].type == "task.finished"
+    await closed

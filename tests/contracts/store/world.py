@@ -146,8 +146,9 @@ class World:
     async def record(self, lease: Lease, *drafts: Draft, **options: Any) -> Recorded:
         """What the lease's worker commits."""
         options.setdefault("batch_id", self.id("bat"))
+        apart = recording.apart(lease, drafts, options.get("reserve"))
         return await self.store.write_together(
-            lease.user_id, recording.record, lease, drafts, now=self.now, **options
+            apart, recording.record, lease, drafts, now=self.now, **options
         )
 
     async def step(
