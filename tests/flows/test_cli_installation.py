@@ -1,19 +1,24 @@
 """Commands that work on the data folder itself, as a person types them."""
 
+import http.server
 import os
 import pty
 import select
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.nginx_server import make_certificate
 from zene.settings.folder import claimed
 
 Zene = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -117,6 +122,7 @@ def test_without_a_password_one_is_made_up_and_shown_once(zene: Zene) -> None:
         (("login", "http://127.0.0.1:9", "--email", "a@b"), 1, "Is the server running?"),
         (("migrate", "--config", "nowhere.toml"), 2, "nowhere.toml"),
         (("sessions",), 1, "zene login URL"),
+        (("cancel", "foo"), 2, "'foo' is the id of neither a task"),
         (("sessions", "--server", "ftp://host"), 2, "no server's URL"),
         (("login", "http://127.0.0.1:99999", "--email", "a@b"), 2, "no server's URL"),
         (("run", "x", "--apply"), 2, "--apply needs --project FOLDER"),
@@ -130,6 +136,23 @@ def test_expected_errors_are_told_in_words(
     assert refused.returncode == code
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_certificate_of_nobodys_is_told_with_what_to_do(zene: Zene, tmp_path: Path) -> None:
+    make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "zene.crt", tmp_path / "zene.key")
+    handler = http.server.BaseHTTPRequestHandler  # it answers everything with 501
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        login = partial(
+            zene, "login", f"https://127.0.0.1:{server.server_port}", "--email", "a@b", stdin="x\n"
+        )
+        refused, trusted = login(), login(SSL_CERT_FILE=str(tmp_path / "zene.crt"))
+        server.shutdown()
+    assert "in SSL_CERT_FILE." in refused.stderr
+    assert "The server answered with something that is not Zene's." in trusted.stderr
 
 
 @pytest.mark.parametrize(

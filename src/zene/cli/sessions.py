@@ -2,6 +2,7 @@
 
 from zene.cli import terminal
 from zene.cli.server import connected
+from zene.domain.errors import InvalidInput
 
 
 async def sessions(*, limit: int, server: str | None) -> int:
@@ -14,7 +15,11 @@ async def sessions(*, limit: int, server: str | None) -> int:
 
 
 async def cancel(*, target: str, server: str | None) -> int:
-    """Cancel a task, or all unfinished tasks of a session. Raises NotFound."""
+    """Cancel a task, or all unfinished tasks of a session. Raises InvalidInput, NotFound."""
+    if not target.startswith(("ses_", "tsk_")):
+        raise InvalidInput(
+            f"{target!r} is the id of neither a task (tsk_…) nor a session (ses_…). Run: zene sessions"
+        )
     async with connected(server) as client:
         if target.startswith("ses_"):
             page = await client.tasks(target, limit=200)

@@ -205,9 +205,10 @@ class Connection:
 
     def _unreachable(self, err: Exception) -> Unavailable:
         reason = str(err) or type(err).__name__
-        return Unavailable(
-            f"Cannot reach {self.url}: {reason}. Is the server running?", code="unreachable"
-        )
+        hint = "Is the server running?"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            hint = "Name a file with the certificate of its authority in SSL_CERT_FILE."
+        return Unavailable(f"Cannot reach {self.url}: {reason}. {hint}", code="unreachable")
 
 
 def decoded(raw: bytes, shape: type[T]) -> T:
