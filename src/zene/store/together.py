@@ -125,7 +125,7 @@ def _compiled(statement: Statement, name: str, times: int, *, begins: bool) -> N
     if times > 1:
         parts = [f"q{nth} AS ({_shifted(sql, nth * len(names))})" for nth in range(times)]
         has_rows = sql.startswith("SELECT") or " RETURNING " in sql
-        rows = [f"SELECT {nth} AS nth, q{nth}.* FROM q{nth}" for nth in range(times)]  # noqa: S608 - as above
+        rows = [f"SELECT {nth} AS nth, q{nth}.* FROM q{nth}" for nth in range(times)]  # noqa: S608 - our own SQL, values apart
         sql = f"WITH {', '.join(parts)} {' UNION ALL '.join(rows) if has_rows else 'SELECT WHERE false'}"
     made = statement.compiled[name] = Numbered(sql, names)
     return made

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 ATTEMPTS = 5  # of a unit that others come before
-_WRITES = (
-    "BEGIN"  # at the isolation that the connection has: the shortest, since every unit says it
-)
+_WRITES = "BEGIN"  # at the connection's own isolation: the shortest, since every unit says it
 _READS = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
