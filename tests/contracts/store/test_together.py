@@ -298,12 +298,13 @@ async def test_what_was_given_up_does_not_begin_any_more(
         await may_connect.wait()
         return await connect(*args, **kwargs)
 
-    monkeypatch.setattr(asyncpg, "connect", late)
-    monkeypatch.setattr(lanes, "SECONDS", 0.2)
     slow = PostgresStore(postgres_store.url)
     unit = partial(recording.record, lease, [finished(lease)], batch_id="1.1", now=world.now)
-    with pytest.raises(Unavailable):
-        await (slow.write_together("", unit) if together else slow.write(unit))
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg, "connect", late)
+        patched.setattr(lanes, "SECONDS", 0.2)
+        with pytest.raises(Unavailable):
+            await (slow.write_together("", unit) if together else slow.write(unit))
     may_connect.set()
     await slow.close()  # after all that began
     assert await world.log(lease.session_id) == before
@@ -314,14 +315,12 @@ async def test_who_has_waited_for_long_takes_nobody_down(
 ) -> None:
     world = World(postgres_store)
     leases = await leases_of(world, MOST * TOGETHER + 1)
-    monkeypatch.setattr(lanes, "SECONDS", 1.2)
     fetch = asyncpg.Connection.fetch
 
     async def slow(connection: Any, sql: str, *values: Any) -> Any:
         if sql.endswith("SKIP LOCKED") or "SKIP LOCKED)" in sql:
-            await asyncio.sleep(
-                0.8
-            )  # what waits for this and then for its own waits longer than it may
+            # Who waits for this and then for its own waits longer than it may.
+            await asyncio.sleep(0.65 * lanes.SECONDS)
         return await fetch(connection, sql, *values)
 
     monkeypatch.setattr(asyncpg.Connection, "fetch", slow)
@@ -330,7 +329,7 @@ async def test_who_has_waited_for_long_takes_nobody_down(
 
 
 async def test_a_store_that_closes_finishes_what_has_to_go_alone(
-    postgres_store: PostgresStore,
+    postgres_store: PostgresStore, said: list[str]
 ) -> None:
     world = World(postgres_store)
     [lease] = await leases_of(world, 1)
@@ -344,7 +343,11 @@ async def test_a_store_that_closes_finishes_what_has_to_go_alone(
             held = asyncio.create_task(World(closing).finish(lease))
             await asyncio.sleep(0)
             closed = asyncio.create_task(closing.close())
-            assert not (await asyncio.wait([held, closed], timeout=0.3))[0]
+            async with asyncio.timeout(SECONDS):
+                while not said[-1].endswith(" OF users, sessions"):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0)  # until it goes alone, and waits
+            assert not held.done()
+            assert not closed.done()
     finally:
         await connection.close()
     assert (await held).events[-1].type == "task.finished"
