@@ -35,11 +35,14 @@ def main() -> None:
     for number in _FOR_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    while True:
-        packet, fds = receive(server)
-        if not packet:
-            return
-        _answer(server, home, json.loads(packet), fds)
+    try:
+        while True:
+            packet, fds = receive(server)
+            if not packet:
+                return
+            _answer(server, home, json.loads(packet), fds)
+    except ConnectionError:
+        return  # the server was killed before it read an answer
 
 
 def receive(stream: socket.socket) -> tuple[bytes, list[int]]:

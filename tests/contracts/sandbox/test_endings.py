@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import os
+import select
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -120,6 +123,23 @@ async def test_a_launcher_that_dies_takes_its_sandboxes_along_and_is_replaced(
     await until_gone(pids)
     again = await provider.open(spec)
     assert (await run(again, "true")).exit.code == 0
+
+
+def test_a_launcher_whose_server_dies_before_it_reads_an_answer_says_nothing() -> None:
+    server, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen(
+        [sys.executable, "-c", "from zene.sandbox.launcher import main; main()"],
+        stdin=its_end.fileno(),
+        stderr=subprocess.PIPE,
+    ) as launcher:
+        its_end.close()
+        no_namespace = os.open("/dev/null", os.O_RDONLY)
+        socket.send_fds(server, [b'{"number": 1, "targets": []}'], [no_namespace])
+        os.close(no_namespace)
+        select.select([server], [], [], 20)  # it has answered
+        server.close()
+        told = launcher.communicate(timeout=20)[1]
+    assert (launcher.returncode, told) == (0, b"")
 
 
 def launcher_pid() -> int:
