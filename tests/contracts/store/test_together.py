@@ -259,6 +259,19 @@ async def test_what_comes_together_is_asked_together(
     assert len(said) < 5 * alone  # in place of fifteen times
 
 
+async def test_sessions_of_one_user_are_asked_together_where_nothing_of_the_users_is_written(
+    postgres_store: PostgresStore, said: list[str]
+) -> None:
+    world = World(postgres_store)
+    user = await world.user()
+    for _ in range(8):
+        await world.submit(await world.session(user))
+    leases = [claim.lease for claim in await world.claim(8, user_cap=8)]
+    said.clear()
+    await gathered([world.record(lease, message(lease, world.id("itm"))) for lease in leases])
+    assert said.count("BEGIN") == 1
+
+
 async def test_who_fails_as_the_connection_is_lost_fails_alone(
     postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
